@@ -1,0 +1,15 @@
+//! lifeboat backs up what an AI agent cannot lose to a store that nobody has to trust.
+//!
+//! The layers, each importing only what stands above it in this list:
+//! [`model`] (pure), [`stream`] (bytes over `Read` and `Write`) and [`host`] (the outside
+//! world), [`commands`] (joins them), [`cli`].
+
+pub mod cli;
+pub mod commands;
+pub mod error;
+pub mod host;
+pub mod model;
+pub mod output;
+pub mod stream;
+
+pub use error::{Error, Kind, Result};

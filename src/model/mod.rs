@@ -1,0 +1,3 @@
+//! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
+
+pub mod path;
