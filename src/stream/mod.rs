@@ -1,1 +1,7 @@
-//! ...
+//! Bytes in, bytes out: tar, frames, volumes, signatures. Knows `Read` and `Write`, but no files.
+
+pub mod archive_reader;
+pub mod archive_writer;
+pub mod manifest_file;
+pub mod seal;
+pub mod tar_member;

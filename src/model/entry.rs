@@ -1,0 +1,192 @@
+//! One file, directory or link of a snapshot.
+
+use crate::error::{Error, Result};
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file with content of its own.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A further name of a file of the same tree.
+    Hardlink,
+    /// It was there and could not be read.
+    Missing,
+    /// Incrementals: it was in the parent's tree and is gone.
+    Deleted,
+}
+
+impl Kind {
+    /// The word for it in manifests.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Dir => "dir",
+            Kind::Symlink => "symlink",
+            Kind::Hardlink => "hardlink",
+            Kind::Missing => "missing",
+            Kind::Deleted => "deleted",
+        }
+    }
+
+    /// The kind a manifest's word means.
+    pub fn parse(word: &str) -> Option<Kind> {
+        [Kind::File, Kind::Dir, Kind::Symlink, Kind::Hardlink, Kind::Missing, Kind::Deleted]
+            .into_iter()
+            .find(|k| k.word() == word)
+    }
+}
+
+/// A moment as files record it: seconds rounded down and nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Seconds, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds above the seconds, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl Time {
+    /// `sec.nnnnnnnnn`, as manifests and the tree digest write it.
+    pub fn text(self) -> String {
+        format!("{}.{:09}", self.seconds, self.nanos)
+    }
+
+    /// Parses what [`Time::text`] writes.
+    pub fn parse(text: &str) -> Option<Time> {
+        let (seconds, nanos) = text.split_once('.')?;
+        if nanos.len() != 9 || !nanos.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(Time { seconds: seconds.parse().ok()?, nanos: nanos.parse().ok()? })
+    }
+
+    /// The decimal fraction that PAX headers use, `-1.5` for one and a half seconds before the epoch.
+    pub fn decimal(self) -> String {
+        let (sign, seconds, nanos) = match (self.seconds < 0, self.nanos) {
+            (false, nanos) => ("", i128::from(self.seconds), nanos),
+            (true, 0) => ("-", -i128::from(self.seconds), 0),
+            (true, nanos) => ("-", -(i128::from(self.seconds) + 1), 1_000_000_000 - nanos),
+        };
+        if nanos == 0 {
+            return format!("{sign}{seconds}");
+        }
+        let text = format!("{sign}{seconds}.{nanos:09}");
+        text.trim_end_matches('0').to_owned()
+    }
+}
+
+/// Who owns an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// The user's name on the source machine, if it had one.
+    pub user: Option<String>,
+    /// The group's name on the source machine, if it had one.
+    pub group: Option<String>,
+}
+
+/// An extended attribute: name and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+/// A run of bytes within a file: offset and length.
+pub type Extent = (u64, u64);
+
+/// All that a manifest says about one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u16,
+    /// Who owns it.
+    pub owner: Owner,
+    /// When its content last changed.
+    pub mtime: Time,
+    /// Bytes of content as restored.
+    pub size: u64,
+    /// BLAKE3 of the content as restored.
+    pub blake3: [u8; 32],
+    /// Offset in the tar stream of the stored content; `None` where nothing is stored.
+    pub at: Option<u64>,
+    /// Of a file with holes, what is stored.
+    pub extents: Option<Vec<Extent>>,
+    /// Text of a symbolic link; path of the file a hard link is a name of.
+    pub target: Vec<u8>,
+    /// Extended attributes, bytewise by name.
+    pub xattrs: Vec<Xattr>,
+    /// Why it is missing.
+    pub reason: String,
+}
+
+impl Entry {
+    /// An entry of `kind` with nothing else known.
+    pub fn new(kind: Kind) -> Self {
+        Entry {
+            kind,
+            mode: 0,
+            owner: Owner::default(),
+            mtime: Time::default(),
+            size: 0,
+            blake3: [0; 32],
+            at: None,
+            extents: None,
+            target: Vec::new(),
+            xattrs: Vec::new(),
+            reason: String::new(),
+        }
+    }
+
+    /// How many bytes of content stand in the tar.
+    pub fn stored(&self) -> u64 {
+        match &self.extents {
+            Some(extents) => extents.iter().map(|e| e.1).sum(),
+            None if self.kind == Kind::File => self.size,
+            None => 0,
+        }
+    }
+
+    /// Checks what the types cannot: extents in order, inside the file, and consistent with what is stored.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) without the path, which the caller knows.
+    pub fn check(&self) -> Result<()> {
+        if self.mode > 0o7777 {
+            return Err(Error::damaged("its mode has unknown bits"));
+        }
+        let mut end = 0;
+        for (offset, length) in self.extents.iter().flatten() {
+            let stop = offset.checked_add(*length).ok_or_else(|| Error::damaged("an extent overflows"))?;
+            if *offset < end || stop > self.size {
+                return Err(Error::damaged("its extents overlap or leave the file"));
+            }
+            end = stop;
+        }
+        if self.kind == Kind::File && self.stored() > 0 && self.at.is_none() {
+            return Err(Error::damaged("it has content but no place in the archive"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970() {
+        let t = Time { seconds: -2, nanos: 500_000_000 };
+        assert_eq!((t.text().as_str(), t.decimal().as_str()), ("-2.500000000", "-1.5"));
+        assert_eq!(Time::parse("-2.500000000"), Some(t));
+        assert_eq!(Time { seconds: -1, nanos: 999_999_999 }.decimal(), "-0.000000001");
+        assert_eq!(Time { seconds: -3, nanos: 0 }.decimal(), "-3");
+        assert_eq!(Time { seconds: 7, nanos: 20 }.decimal(), "7.00000002");
+        assert_eq!(Time { seconds: 70, nanos: 0 }.decimal(), "70");
+    }
+}

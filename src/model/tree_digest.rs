@@ -1,0 +1,52 @@
+//! The tree digest: one BLAKE3 over everything that a restore must bring back, section 6 of `FORMAT.md`.
+
+use super::entry::{Entry, Kind};
+use super::manifest::hex;
+
+/// Takes entries in ascending bytewise order of path.
+#[derive(Default)]
+pub struct TreeDigest(blake3::Hasher);
+
+impl TreeDigest {
+    /// A digest of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an entry; `linked` is the file's own entry where `entry` is a hard link, else the entry itself.
+    pub fn add(&mut self, path: &[u8], entry: &Entry, linked: &Entry) {
+        let mut field = |bytes: &[u8]| {
+            self.0.update(bytes);
+            self.0.update(&[0]);
+        };
+        field(path);
+        field(entry.kind.word().as_bytes());
+        if !matches!(entry.kind, Kind::Missing | Kind::Deleted) {
+            match entry.kind {
+                Kind::Symlink => field(b"777"),
+                _ => {
+                    field(format!("{:o}", linked.mode).as_bytes());
+                    field(linked.mtime.text().as_bytes());
+                }
+            }
+            match entry.kind {
+                Kind::File => {
+                    field(entry.size.to_string().as_bytes());
+                    field(hex(&entry.blake3).as_bytes());
+                }
+                Kind::Symlink | Kind::Hardlink => field(&entry.target),
+                _ => {}
+            }
+            for (name, value) in &linked.xattrs {
+                field(name);
+                field(hex(blake3::hash(value).as_bytes()).as_bytes());
+            }
+        }
+        field(b"");
+    }
+
+    /// The digest in hex.
+    pub fn finish(self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}

@@ -1,0 +1,435 @@
+//! The way out: a tar stream is cut into frames, which are compressed on all cores, checked, and sealed into volumes.
+//!
+//! Three kinds of threads work beside the one that produces the tar: *compressors* turn pieces into frames, the
+//! *sealer* puts frames in order into the open volume, and *uploaders* hand sealed volumes to the store. Every buffer
+//! comes from a pool of fixed size, so memory does not depend on the size of the archive. A compressor takes an output
+//! buffer before it takes a piece: were it the other way round, finished frames that wait for an earlier one could
+//! hold all buffers, and the earlier one would wait for ever.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use sha2::{Digest as _, Sha256};
+
+use super::seal::{self, Recipient};
+use super::tar_member;
+use crate::error::{Error, Result};
+use crate::model::commit::Object;
+use crate::model::entry::Entry;
+use crate::model::manifest::{Frame, VolumePlace};
+use crate::model::store_key::volume_name;
+
+/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well.
+pub const PIECE_BYTES: usize = 4 << 20;
+/// A volume closes at the first frame boundary past this many bytes of plaintext.
+pub const VOLUME_BYTES: u64 = 16 << 20;
+/// Members up to this size, header included, are never cut.
+pub const WHOLE_BYTES_MAX: u64 = 512 << 10;
+/// A piece is cut early, at the start of a member, once it is this full.
+const PIECE_FULL_ENOUGH: usize = PIECE_BYTES / 4 * 3;
+/// Secrets bundles are padded to a multiple of this many bytes of plaintext.
+pub const PADDING_BYTES: u64 = 64 << 10;
+
+/// How to write an archive.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// zstd level.
+    pub level: i32,
+    /// Whether each frame is decompressed and compared before its volume leaves.
+    pub check: bool,
+    /// Compressing threads.
+    pub workers: usize,
+    /// Volumes under way to the store at once.
+    pub uploads: usize,
+    /// Whether sizes are padded, as those of secrets bundles.
+    pub pad: bool,
+}
+
+/// What was written.
+pub struct Written {
+    /// The frame table.
+    pub frames: Vec<Frame>,
+    /// Sizes of the volumes.
+    pub volumes: Vec<VolumePlace>,
+    /// The volumes as the commit lists them.
+    pub objects: Vec<Object>,
+}
+
+/// A volume on its way: number, sealed bytes.
+type Volume = (usize, Vec<u8>);
+
+struct Piece {
+    number: usize,
+    bytes: Vec<u8>,
+}
+
+struct Done {
+    number: usize,
+    compressed: Vec<u8>,
+    tar_length: u32,
+    blake3: [u8; 32],
+}
+
+/// Runs `produce`, which writes the tar, and everything behind it. `put` stores one volume and is called from several threads.
+///
+/// # Errors
+/// The first error of `produce`, `put` or of any stage; nothing is complete then.
+pub fn write<T>(
+    options: &Options,
+    recipients: &[Recipient],
+    put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
+    produce: impl FnOnce(&mut TarWriter) -> Result<T>,
+) -> Result<(T, Written)> {
+    let pieces = options.workers + 2;
+    let (job_tx, job_rx) = sync_channel::<Piece>(1);
+    let (raw_tx, raw_rx) = channel::<Vec<u8>>();
+    let (frame_tx, frame_rx) = channel::<Done>();
+    let (spare_tx, spare_rx) = channel::<Vec<u8>>();
+    let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
+    for _ in 0..pieces {
+        raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
+        spare_tx.send(Vec::new()).expect("the receiver is alive");
+    }
+    let (job_rx, spare_rx, volume_rx) = (Mutex::new(job_rx), Mutex::new(spare_rx), Mutex::new(volume_rx));
+    std::thread::scope(|scope| {
+        let compressors: Vec<_> = (0..options.workers)
+            .map(|_| {
+                let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
+                let (job_rx, spare_rx) = (&job_rx, &spare_rx);
+                scope.spawn(move || compress(options, job_rx, spare_rx, &raw_tx, &frame_tx))
+            })
+            .collect();
+        drop((frame_tx, raw_tx));
+        let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &volume_tx));
+        let uploaders: Vec<_> = (0..options.uploads).map(|_| scope.spawn(|| upload(&volume_rx, put))).collect();
+
+        let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
+        let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
+        drop(writer);
+
+        // Whoever failed first stopped the others; their own errors only say that they were stopped.
+        let mut failure = None;
+        let mut keep = |r: Result<()>| {
+            if let Err(e) = r {
+                if failure.is_none() || failure.as_ref().is_some_and(is_stopped) {
+                    failure = Some(e);
+                }
+            }
+        };
+        let produced = match produced {
+            Ok(t) => Some(t),
+            Err(e) => {
+                keep(Err(e));
+                None
+            }
+        };
+        compressors.into_iter().for_each(|c| keep(joined(c.join())));
+        let sealed = joined(sealer.join());
+        let mut objects = BTreeMap::new();
+        // Dropping the receivers before all uploads are joined could not happen: uploaders end when the sealer's
+        // sender is gone.
+        for uploader in uploaders {
+            match joined(uploader.join()) {
+                Ok(done) => objects.extend(done),
+                Err(e) => keep(Err(e)),
+            }
+        }
+        let sealed = match sealed {
+            Ok(s) => Some(s),
+            Err(e) => {
+                keep(Err(e));
+                None
+            }
+        };
+        match (failure, produced, sealed) {
+            (None, Some(produced), Some((frames, volumes))) => {
+                Ok((produced, Written { frames, volumes, objects: objects.into_values().collect() }))
+            }
+            (failure, ..) => Err(failure.unwrap_or_else(stopped)),
+        }
+    })
+}
+
+const STOPPED: &str = "another stage of the archive failed";
+
+/// What a stage says when its neighbour is gone; replaced by the neighbour's own error.
+fn stopped() -> Error {
+    Error::failed(STOPPED)
+}
+
+fn is_stopped(e: &Error) -> bool {
+    e.to_string() == STOPPED
+}
+
+fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
+    result.unwrap_or_else(|_| Err(Error::failed("a thread of the archive panicked: this is a bug in lifeboat")))
+}
+
+/// The tar as its producer sees it.
+pub struct TarWriter {
+    jobs: SyncSender<Piece>,
+    raw: Receiver<Vec<u8>>,
+    piece: Option<Vec<u8>>,
+    used: usize,
+    position: u64,
+    next: usize,
+}
+
+impl TarWriter {
+    /// Offset in the tar stream of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Announces a member of about `bytes`, header included: frames are cut here where it pays.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn member(&mut self, bytes: u64) -> Result<()> {
+        let left = u64::try_from(PIECE_BYTES - self.used).expect("a piece is small");
+        if self.used > 0 && bytes > left && (bytes <= WHOLE_BYTES_MAX || self.used >= PIECE_FULL_ENOUGH) {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.room()?;
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            self.advance(n)?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// Appends zeros.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn zeros(&mut self, mut count: u64) -> Result<()> {
+        while count > 0 {
+            let room = self.room()?;
+            let n = room.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+            room[..n].fill(0);
+            self.advance(n)?;
+            count -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Appends at most `limit` bytes of `input`, showing each run to `seen`; returns how many there were.
+    ///
+    /// # Errors
+    /// `Err(Ok(e))` is the input's own error, `Err(Err(e))` that of a later stage.
+    pub fn copy(
+        &mut self,
+        input: &mut dyn Read,
+        limit: u64,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64, Result<std::io::Error, Error>> {
+        let mut done = 0;
+        while done < limit {
+            let room = self.room().map_err(Err)?;
+            let want = room.len().min(usize::try_from(limit - done).unwrap_or(usize::MAX));
+            let n = match input.read(&mut room[..want]) {
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(Ok(e)),
+            };
+            if n == 0 {
+                break;
+            }
+            seen(&room[..n]);
+            self.advance(n).map_err(Err)?;
+            done += n as u64;
+        }
+        Ok(done)
+    }
+
+    /// Writes a member that is held in memory and returns the offset of its content.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn whole(&mut self, path: &[u8], entry: &Entry, content: &[u8]) -> Result<u64> {
+        let stored = content.len() as u64;
+        let header = tar_member::header(path, entry, stored);
+        self.member(header.len() as u64 + stored)?;
+        self.write(&header)?;
+        let at = self.position;
+        self.write(content)?;
+        self.zeros(tar_member::padding(stored))?;
+        Ok(at)
+    }
+
+    fn room(&mut self) -> Result<&mut [u8]> {
+        if self.piece.is_none() {
+            self.piece = Some(self.raw.recv().map_err(|_| stopped())?);
+        }
+        let piece = self.piece.as_mut().expect("taken above");
+        Ok(&mut piece[self.used..])
+    }
+
+    fn advance(&mut self, n: usize) -> Result<()> {
+        self.used += n;
+        self.position += n as u64;
+        if self.used == PIECE_BYTES { self.cut() } else { Ok(()) }
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        let Some(mut bytes) = self.piece.take() else { return Ok(()) };
+        bytes.truncate(self.used);
+        let number = self.next;
+        self.next += 1;
+        self.used = 0;
+        self.jobs.send(Piece { number, bytes }).map_err(|_| stopped())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.member(tar_member::END.len() as u64)?;
+        self.write(&tar_member::END)?;
+        self.cut()
+    }
+}
+
+/// Takes pieces until there are no more.
+fn compress(
+    options: &Options,
+    jobs: &Mutex<Receiver<Piece>>,
+    spare: &Mutex<Receiver<Vec<u8>>>,
+    raw: &Sender<Vec<u8>>,
+    out: &Sender<Done>,
+) -> Result<()> {
+    let failed = |e| Error::failed("cannot compress").because(e);
+    let mut compressor = zstd::bulk::Compressor::new(options.level).map_err(failed)?;
+    compressor.include_checksum(true).map_err(failed)?;
+    compressor.include_contentsize(true).map_err(failed)?;
+    let mut check = options.check.then(zstd::bulk::Decompressor::new).transpose().map_err(failed)?;
+    let mut again = Vec::new();
+    loop {
+        let Ok(mut compressed) = lock(spare).recv() else { return Err(stopped()) };
+        let Ok(Piece { number, mut bytes }) = lock(jobs).recv() else { return Ok(()) };
+        compressed.clear();
+        compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        compressor.compress_to_buffer(&bytes, &mut compressed).map_err(failed)?;
+        if let Some(check) = &mut check {
+            again.clear();
+            again.reserve(bytes.len());
+            check.decompress_to_buffer(&compressed, &mut again).map_err(failed)?;
+            if again != bytes {
+                return Err(Error::failed("a compressed frame does not decompress to what went into it")
+                    .hint("memory or processor of this machine may be faulty; nothing was committed"));
+            }
+        }
+        let blake3 = *blake3::hash(&compressed).as_bytes();
+        let tar_length = u32::try_from(bytes.len()).expect("a piece is small");
+        bytes.resize(PIECE_BYTES, 0);
+        // The producer may be done and gone: then nobody needs the buffer.
+        drop(raw.send(bytes));
+        out.send(Done { number, compressed, tar_length, blake3 }).map_err(|_| stopped())?;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A poisoned lock means that a neighbour panicked; its join reports that.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+struct OpenVolume {
+    writer: age::stream::StreamWriter<Vec<u8>>,
+    plain: u64,
+}
+
+/// Puts frames in order and closes volumes.
+fn seal_frames(
+    options: &Options,
+    recipients: &[Recipient],
+    frames_in: &Receiver<Done>,
+    spare: &Sender<Vec<u8>>,
+    volumes_out: &SyncSender<Volume>,
+) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
+    let failed = |e| Error::failed("cannot seal a volume").because(e);
+    let (mut frames, mut volumes) = (Vec::new(), Vec::new());
+    let mut waiting = BTreeMap::new();
+    let mut open: Option<OpenVolume> = None;
+    let (mut next, mut tar_offset) = (0, 0);
+    for done in frames_in {
+        waiting.insert(done.number, done);
+        while let Some(done) = waiting.remove(&next) {
+            next += 1;
+            let volume = match &mut open {
+                Some(volume) => volume,
+                None => open.insert(OpenVolume { writer: seal::begin(recipients, volume_buffer())?, plain: 0 }),
+            };
+            volume.writer.write_all(&done.compressed).map_err(failed)?;
+            let length = u32::try_from(done.compressed.len()).expect("a frame is small");
+            frames.push(Frame {
+                volume: u32::try_from(volumes.len()).expect("volumes are numbered with six digits"),
+                offset: volume.plain,
+                length,
+                tar_offset,
+                tar_length: done.tar_length,
+                blake3: done.blake3,
+            });
+            volume.plain += u64::from(length);
+            tar_offset += u64::from(done.tar_length);
+            drop(spare.send(done.compressed));
+            if volume.plain >= VOLUME_BYTES {
+                close(open.take(), &mut volumes, volumes_out)?;
+            }
+        }
+    }
+    if let Some(volume) = open.as_mut().filter(|_| options.pad) {
+        let padding = skippable(volume.plain);
+        volume.writer.write_all(&padding).map_err(failed)?;
+        volume.plain += padding.len() as u64;
+    }
+    close(open, &mut volumes, volumes_out)?;
+    Ok((frames, volumes))
+}
+
+/// Memory for a volume and its seal, so that it need not grow.
+fn volume_buffer() -> Vec<u8> {
+    Vec::with_capacity(usize::try_from(VOLUME_BYTES).expect("a volume fits in memory") + PIECE_BYTES + (128 << 10))
+}
+
+/// A zstd skippable frame (RFC 8878 section 3.1.2) that brings `plain` bytes to a multiple of [`PADDING_BYTES`].
+pub fn skippable(plain: u64) -> Vec<u8> {
+    let mut fill = PADDING_BYTES - (plain + 8) % PADDING_BYTES;
+    fill %= PADDING_BYTES;
+    let mut out = vec![0x50, 0x2a, 0x4d, 0x18];
+    out.extend_from_slice(&u32::try_from(fill).expect("less than 64 KiB").to_le_bytes());
+    out.resize(out.len() + usize::try_from(fill).expect("less than 64 KiB"), 0);
+    out
+}
+
+fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &SyncSender<Volume>) -> Result<()> {
+    let Some(OpenVolume { writer, plain }) = open else { return Ok(()) };
+    let sealed = writer.finish().map_err(|e| Error::failed("cannot seal a volume").because(e))?;
+    let header = seal::header_length(&sealed).expect("age writes its header first") as u64;
+    volumes.push(VolumePlace { header, plain });
+    out.send((volumes.len() - 1, sealed)).map_err(|_| stopped())
+}
+
+/// Stores volumes until there are no more.
+fn upload(
+    volumes: &Mutex<Receiver<Volume>>,
+    put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
+) -> Result<Vec<(usize, Object)>> {
+    let mut done = Vec::new();
+    loop {
+        let Ok((number, sealed)) = lock(volumes).recv() else { return Ok(done) };
+        let name = volume_name(number);
+        let sha256 = Sha256::digest(&sealed).into();
+        let size = sealed.len() as u64;
+        put(&name, sealed)?;
+        done.push((number, Object { name, size, sha256 }));
+    }
+}

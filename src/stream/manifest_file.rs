@@ -1,0 +1,98 @@
+//! Manifests as objects: lines in zstd in age.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+
+use super::archive_writer::skippable;
+use super::seal::{self, Identity, Recipient};
+use crate::error::{Error, Result};
+use crate::model::entry::Entry;
+use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, Loader, write_entry};
+use crate::model::store_key::Archive;
+use crate::model::tree::Tree;
+
+/// The zstd level of manifests: mostly digests, which no level makes smaller.
+const LEVEL: i32 = 3;
+
+/// Makes the object. `entries` calls its argument once per entry, in ascending order of path; `pad` as for secrets bundles.
+///
+/// # Errors
+/// When it cannot be sealed; those of `entries`.
+pub fn write(
+    header: &Header,
+    recipients: &[Recipient],
+    pad: bool,
+    entries: &mut dyn FnMut(&mut dyn FnMut(&[u8], &Entry) -> std::io::Result<()>) -> std::io::Result<()>,
+) -> Result<Vec<u8>> {
+    let failed = |e: std::io::Error| Error::failed("cannot write the manifest").because(e);
+    let mut counted = Counted { inner: seal::begin(recipients, Vec::new())?, bytes: 0 };
+    let mut zstd = zstd::stream::write::Encoder::new(&mut counted, LEVEL).map_err(failed)?;
+    zstd.include_checksum(true).map_err(failed)?;
+    serde_json::to_writer(&mut zstd, header).map_err(|e| failed(e.into()))?;
+    zstd.write_all(b"\n").map_err(failed)?;
+    entries(&mut |path, entry| write_entry(&mut zstd, path, entry)).map_err(failed)?;
+    zstd.finish().map_err(failed)?;
+    if pad {
+        let padding = skippable(counted.bytes);
+        counted.write_all(&padding).map_err(failed)?;
+    }
+    counted.inner.finish().map_err(failed)
+}
+
+struct Counted<W> {
+    inner: W,
+    bytes: u64,
+}
+
+impl<W: std::io::Write> std::io::Write for Counted<W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Reads the object `sealed`, called `name` in errors, to its end.
+///
+/// # Errors
+/// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
+/// [`Header::parse`] and [`Loader`] refuse.
+pub fn read(name: &str, sealed: &[u8], identities: &[Identity], archive: Archive) -> Result<(Header, Tree)> {
+    let truncated = |e: std::io::Error| Error::damaged(format!("{name} is truncated or altered")).because(e);
+    let mut plain = seal::open(sealed, identities, name)?;
+    let mut zstd = zstd::stream::read::Decoder::new(&mut plain).map_err(truncated)?;
+    // 2^27 is what stock zstd accepts without a flag.
+    zstd.window_log_max(27).map_err(truncated)?;
+    let mut lines = BufReader::with_capacity(1 << 16, zstd);
+    let mut line = Vec::new();
+    let mut next = |line: &mut Vec<u8>, limit: usize| -> Result<bool> {
+        line.clear();
+        let n = (&mut lines).take(limit as u64).read_until(b'\n', line).map_err(truncated)?;
+        if n == 0 {
+            return Ok(false);
+        }
+        if line.pop() != Some(b'\n') {
+            return Err(Error::damaged(format!("{name} ends in the middle of a line, or has one that is too long")));
+        }
+        Ok(true)
+    };
+    if !next(&mut line, HEADER_BYTES_MAX)? {
+        return Err(Error::damaged(format!("{name} is empty")));
+    }
+    let header = Header::parse(&line)?;
+    if header.archive != archive.word() {
+        return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
+    }
+    let mut loader = Loader::new(archive, &header);
+    while next(&mut line, LINE_BYTES_MAX)? {
+        loader.line(&line)?;
+    }
+    drop(lines);
+    // Reaching age's last chunk proves that nothing was cut off.
+    std::io::copy(&mut plain, &mut std::io::sink()).map_err(truncated)?;
+    let tree = loader.finish(&header)?;
+    Ok((header, tree))
+}
