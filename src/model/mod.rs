@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod database;
 pub mod entry;
+pub mod layout;
 pub mod manifest;
 pub mod path;
 pub mod store_key;

@@ -220,6 +220,11 @@ impl Tree {
     /// All positions in ascending bytewise order of path.
     pub fn sorted(&self) -> Vec<Index> {
         let children = Children::of(self);
+        if self.roots_are_nested(&children) {
+            let mut all: Vec<Index> = self.indices().collect();
+            all.sort_by_cached_key(|i| self.path(*i));
+            return all;
+        }
         let mut out = Vec::with_capacity(self.nodes.len());
         // A directory counts twice among its siblings: once itself, once, as if its name ended in a slash, with
         // all that is in it; `a`, `a-b`, `a/x` is the order of the bytes.
@@ -244,6 +249,17 @@ impl Tree {
             }
         }
         out
+    }
+
+    /// A root that lies inside another one breaks the order of directories.
+    fn roots_are_nested(&self, children: &Children) -> bool {
+        let mut names: Vec<&[u8]> = children.of_dir(NONE).iter().map(|r| self.name(*r)).collect();
+        names.sort_unstable();
+        let inside = |outer: &[u8], inner: &[u8]| inner.strip_prefix(outer).is_some_and(|r| r.first() == Some(&b'/'));
+        // What lies inside a root follows it, though others that begin with its name may stand between.
+        names.iter().enumerate().any(|(i, outer)| {
+            names[i + 1..].iter().take_while(|n| n.starts_with(outer)).any(|inner| inside(outer, inner))
+        })
     }
 
     fn extra(&self, index: Index) -> Option<&Extra> {

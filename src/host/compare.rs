@@ -1,0 +1,160 @@
+//! What is at the target already, and whether it is what would be restored.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Stat, statat};
+use rustix::io::Errno;
+
+use super::at;
+use crate::model::entry::Kind;
+use crate::model::layout::Layout;
+use crate::model::path;
+use crate::model::tree::{Index, NONE, Tree};
+
+/// What has to happen to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// There is nothing in its way.
+    New,
+    /// It is there already; at most its metadata is touched.
+    Same,
+    /// Something else is there.
+    Differs,
+    /// It cannot be restored, since it was missing when the snapshot was made.
+    Missing,
+}
+
+/// Compares every entry of `tree` with what `layout` has in its place.
+///
+/// # Errors
+/// When the target cannot be looked at; the path comes with it.
+pub fn compare(tree: &Tree, layout: &Layout, databases: &HashSet<Vec<u8>>) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
+    let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
+    let target = Target { root, layout, databases };
+    let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
+    for index in tree.indices() {
+        let node = tree.node(index);
+        let fate = if node.kind == Kind::Missing {
+            Fate::Missing
+        } else if node.parent != NONE && out[node.parent as usize] == Fate::New {
+            // Nothing can be in a directory that is not there.
+            Fate::New
+        } else {
+            let path = tree.path(index);
+            target.look(tree, index, &path).map_err(|e| (path, e))?
+        };
+        out.push(fate);
+    }
+    Ok(out)
+}
+
+struct Target<'a> {
+    root: OwnedFd,
+    layout: &'a Layout,
+    databases: &'a HashSet<Vec<u8>>,
+}
+
+impl Target<'_> {
+    fn stat(&self, archive_path: &[u8]) -> Result<Option<Stat>, Errno> {
+        let disk = self.layout.to_disk(archive_path);
+        let below = disk.strip_prefix(b"/").unwrap_or(&disk);
+        let below = if below.is_empty() { b"." } else { below };
+        match at::with(self.root.as_fd(), below, |fd, p| statat(fd, p, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn look(&self, tree: &Tree, index: Index, path: &[u8]) -> Result<Fate, Errno> {
+        let Some(stat) = self.stat(path)? else { return Ok(Fate::New) };
+        let there = FileType::from_raw_mode(stat.st_mode);
+        let same = match tree.node(index).kind {
+            Kind::Dir => there.is_dir(),
+            Kind::Symlink => there.is_symlink() && self.link(path)? == tree.target(index),
+            Kind::File => there.is_file() && self.same_content(tree, index, path, &stat)?,
+            Kind::Hardlink => {
+                let file = self.stat(tree.target(index))?;
+                there.is_file() && file.is_some_and(|f| (f.st_dev, f.st_ino) == (stat.st_dev, stat.st_ino))
+            }
+            Kind::Missing | Kind::Deleted => false,
+        };
+        Ok(if same { Fate::Same } else { Fate::Differs })
+    }
+
+    fn link(&self, archive_path: &[u8]) -> Result<Vec<u8>, Errno> {
+        let disk = self.layout.to_disk(archive_path);
+        let below = disk.strip_prefix(b"/").unwrap_or(&disk);
+        let target = at::with(self.root.as_fd(), below, |fd, p| rustix::fs::readlinkat(fd, p, Vec::new()))?;
+        Ok(target.into_bytes())
+    }
+
+    fn same_content(&self, tree: &Tree, index: Index, path: &[u8], stat: &Stat) -> Result<bool, Errno> {
+        if u64::try_from(stat.st_size) != Ok(tree.node(index).size) {
+            return Ok(false);
+        }
+        // What is still in a write-ahead log is part of the database, and not of this file.
+        if self.databases.contains(path) && self.has_log(path)? {
+            return Ok(false);
+        }
+        let disk = self.layout.to_disk(path);
+        let below = disk.strip_prefix(b"/").unwrap_or(&disk);
+        let fd = match at::open_file(self.root.as_fd(), below) {
+            Ok(fd) => fd,
+            // What cannot be read cannot be known to be the same.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        Ok(hash(File::from(fd)).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))? == tree.blake3(index))
+    }
+
+    fn has_log(&self, path: &[u8]) -> Result<bool, Errno> {
+        for suffix in [&b"-wal"[..], b"-journal"] {
+            if self.stat(&[path, suffix].concat())?.is_some_and(|s| s.st_size > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn hash(mut file: File) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
+            Ok(n) => drop(hasher.update(&buffer[..n])),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The nearest directory that is there: `path` itself, or one above it.
+pub fn nearest_directory(path: &[u8]) -> PathBuf {
+    let mut path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
+    loop {
+        if path.symlink_metadata().is_ok_and(|m| m.is_dir()) || !path.pop() {
+            return path;
+        }
+    }
+}
+
+/// Bytes that a user without privileges can still write to the file system of `path`.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    stat.f_bavail.checked_mul(stat.f_frsize)
+}
+
+/// Paths that would be one and the same where case is ignored.
+pub fn case_collisions(tree: &Tree) -> Vec<Vec<u8>> {
+    let mut seen = HashSet::new();
+    let fold = |p: &[u8]| String::from_utf8_lossy(p).to_lowercase();
+    tree.indices().map(|i| tree.path(i)).filter(|p| !seen.insert(fold(p))).map(|p| path::normalize(&p).unwrap_or(p)).collect()
+}

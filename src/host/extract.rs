@@ -1,0 +1,293 @@
+//! Writing restored files into the staging directory, from frames that arrive in any order on several threads.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, fchmod, fchown, fstat, futimens};
+use rustix::io::Errno;
+
+use super::metadata::{self, Ids};
+use super::stage::Stage;
+use crate::error::{Error, Result};
+use crate::model::entry::{Entry, Kind};
+use crate::model::path::printable;
+use crate::model::store_key::Archive;
+use crate::model::tree::{Index, Tree};
+
+/// What this target or user could not hold. Everything else about the files is as recorded.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// Entries that belong to another user or group than recorded.
+    pub owners: AtomicU64,
+    /// Entries whose permission bits differ.
+    pub modes: AtomicU64,
+    /// Entries whose times differ.
+    pub times: AtomicU64,
+    /// Entries that lost an extended attribute.
+    pub xattrs: AtomicU64,
+}
+
+impl Limits {
+    /// Owners, modes, times, attributes, with what they are called in a report.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        [("owner", &self.owners), ("mode", &self.modes), ("time", &self.times), ("attribute", &self.xattrs)]
+            .into_iter()
+            .map(|(name, n)| (name, n.load(Ordering::Relaxed)))
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    }
+}
+
+/// A file that more than one frame has bytes of.
+struct Part {
+    file: File,
+    /// Bytes still to come.
+    left: AtomicU64,
+}
+
+/// Takes the content of frames and makes files of it.
+pub struct Extractor<'a> {
+    tree: &'a Tree,
+    /// Which staging directory each entry goes to; `None` where nothing is to be done.
+    stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync),
+    /// Files with content to extract, by their place in the tar.
+    order: Vec<Index>,
+    parts: Mutex<HashMap<Index, Arc<Part>>>,
+    ids: Mutex<Ids>,
+    limits: &'a Limits,
+    /// Bytes of content written so far, for progress.
+    pub written: AtomicU64,
+    /// Files finished so far.
+    pub finished: AtomicU64,
+}
+
+impl<'a> Extractor<'a> {
+    /// An extractor for the entries of `tree` for which `stage_of` names a place.
+    pub fn new(tree: &'a Tree, stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync), limits: &'a Limits) -> Self {
+        let mut order: Vec<Index> =
+            tree.indices().filter(|i| tree.stored(*i).is_some_and(|s| s.1 > 0) && stage_of(*i).is_some()).collect();
+        order.sort_unstable_by_key(|i| tree.stored(*i));
+        Extractor {
+            tree,
+            stage_of,
+            order,
+            parts: Mutex::default(),
+            ids: Mutex::default(),
+            limits,
+            written: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the tar bytes from `start` to `end` hold anything to extract.
+    pub fn needs(&self, start: u64, end: u64) -> bool {
+        let first = self.first_after(start);
+        self.order.get(first).is_some_and(|i| self.tree.stored(*i).is_some_and(|(at, _)| at < end))
+    }
+
+    /// The first file whose content ends behind `start`.
+    fn first_after(&self, start: u64) -> usize {
+        self.order.partition_point(|i| self.tree.stored(*i).is_none_or(|(at, length)| at + length <= start))
+    }
+
+    /// Takes the tar bytes from `start` on.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when a file's content is not what the manifest says; those of the disk.
+    pub fn frame(&self, start: u64, tar: &[u8]) -> Result<()> {
+        let end = start + tar.len() as u64;
+        for &index in &self.order[self.first_after(start)..] {
+            let Some((at, length)) = self.tree.stored(index) else { continue };
+            if at >= end {
+                break;
+            }
+            let (from, to) = (at.max(start), (at + length).min(end));
+            let slice = |a: u64, b: u64| &tar[to_usize(a - start)..to_usize(b - start)];
+            if from == at && to == at + length && self.tree.extents(index).is_none() {
+                self.whole(index, slice(from, to))?;
+            } else {
+                self.part(index, from - at, slice(from, to), length)?;
+            }
+            self.written.fetch_add(to - from, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the files that have no content to wait for: empty ones, and those that are one hole.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn empty_files(&self) -> Result<()> {
+        for index in self.tree.indices() {
+            let node = self.tree.node(index);
+            let stored = self.tree.stored(index).map_or(0, |s| s.1);
+            if node.kind != Kind::File || stored > 0 || (self.stage_of)(index).is_none() {
+                continue;
+            }
+            let file = self.create(index)?;
+            file.set_len(node.size).map_err(|e| self.failed("make", index, e))?;
+            self.finish_by_reading(index, &file)?;
+        }
+        Ok(())
+    }
+
+    fn whole(&self, index: Index, content: &[u8]) -> Result<()> {
+        if *blake3::hash(content).as_bytes() != self.tree.blake3(index) {
+            return Err(self.wrong(index));
+        }
+        let file = self.create(index)?;
+        file.write_all_at(content, 0).map_err(|e| self.failed("write", index, e))?;
+        self.finish(index, &file)
+    }
+
+    /// Writes stored bytes from `offset` of a file that has `total` of them; who writes the last finishes it.
+    fn part(&self, index: Index, offset: u64, bytes: &[u8], total: u64) -> Result<()> {
+        let part = {
+            let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match parts.get(&index) {
+                Some(part) => Arc::clone(part),
+                None => {
+                    let file = self.create(index)?;
+                    file.set_len(self.tree.node(index).size).map_err(|e| self.failed("write", index, e))?;
+                    let part = Arc::new(Part { file, left: AtomicU64::new(total) });
+                    parts.insert(index, Arc::clone(&part));
+                    part
+                }
+            }
+        };
+        self.write_stored(index, &part.file, offset, bytes)?;
+        let before = part.left.fetch_sub(bytes.len() as u64, Ordering::AcqRel);
+        if before == bytes.len() as u64 {
+            self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&index);
+            self.finish_by_reading(index, &part.file)?;
+        }
+        Ok(())
+    }
+
+    /// Puts stored bytes where they belong: past the holes, if there are any.
+    fn write_stored(&self, index: Index, file: &File, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let failed = |e| self.failed("write", index, e);
+        let Some(extents) = self.tree.extents(index) else {
+            return file.write_all_at(bytes, offset).map_err(failed);
+        };
+        for &(place, length) in extents {
+            if offset >= length {
+                offset -= length;
+                continue;
+            }
+            let n = bytes.len().min(to_usize(length - offset));
+            file.write_all_at(&bytes[..n], place + offset).map_err(failed)?;
+            bytes = &bytes[n..];
+            offset = 0;
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the hash of a file whose bytes came in pieces, by reading it once more.
+    fn finish_by_reading(&self, index: Index, file: &File) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 18];
+        let (mut at, size) = (0, self.tree.node(index).size);
+        while at < size {
+            let want = buffer.len().min(to_usize(size - at));
+            file.read_exact_at(&mut buffer[..want], at).map_err(|e| self.failed("read back", index, e))?;
+            hasher.update(&buffer[..want]);
+            at += want as u64;
+        }
+        if *hasher.finalize().as_bytes() != self.tree.blake3(index) {
+            return Err(self.wrong(index));
+        }
+        self.finish(index, file)
+    }
+
+    fn finish(&self, index: Index, file: &File) -> Result<()> {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        let entry = self.tree.entry(index);
+        let archive = self.tree.node(index).archive;
+        let ids = self.owner_ids(&entry);
+        apply(file, &entry, archive, ids, self.limits).map_err(|e| self.failed("set the metadata of", index, e.into()))
+    }
+
+    fn owner_ids(&self, entry: &Entry) -> (u32, u32) {
+        self.ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).of(&entry.owner)
+    }
+
+    fn create(&self, index: Index) -> Result<File> {
+        let stage = (self.stage_of)(index).expect("only files with a place are in the order");
+        let path = self.tree.path(index);
+        let fd: OwnedFd = match stage.create(&path) {
+            Err(Errno::NOENT) => {
+                let parent = crate::model::path::parent(&path).unwrap_or_default();
+                stage.make_dirs(parent).and_then(|()| stage.create(&path))
+            }
+            other => other,
+        }
+        .map_err(|e| self.failed("create", index, e.into()))?;
+        Ok(File::from(fd))
+    }
+
+    fn wrong(&self, index: Index) -> Error {
+        let path = printable(&self.tree.path(index));
+        Error::damaged(format!("the content of {path} is not what the manifest says"))
+    }
+
+    fn failed(&self, verb: &str, index: Index, e: std::io::Error) -> Error {
+        let path = self.tree.path(index);
+        failed(verb, &path, e)
+    }
+}
+
+/// An I/O error about an archive path.
+pub fn failed(verb: &str, path: &[u8], e: std::io::Error) -> Error {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let full = matches!(e.kind(), StorageFull | QuotaExceeded);
+    let error = Error::failed(format!("cannot {verb} {}", printable(path))).because(e);
+    if full { error.hint("the target is full: nothing was put in place; free some space and run it again") } else { error }
+}
+
+/// Gives an open file or directory its owner, mode, attributes and time; what the target refuses is counted.
+///
+/// # Errors
+/// Those of the system that are about more than this entry's metadata.
+pub fn apply(fd: impl AsFd, entry: &Entry, archive: Archive, ids: (u32, u32), limits: &Limits) -> Result<(), Errno> {
+    let fd = fd.as_fd();
+    let now = fstat(fd)?;
+    let mut mode = match archive {
+        Archive::State => entry.mode,
+        // Nobody but the owner has business with secrets, whatever the old machine allowed.
+        Archive::Secrets => entry.mode & 0o700,
+    };
+    if (now.st_uid, now.st_gid) != ids && fchown(fd, Some(Uid::from_raw(ids.0)), Some(Gid::from_raw(ids.1))).is_err() {
+        limits.owners.fetch_add(1, Ordering::Relaxed);
+        // A program that runs as its owner must not come to run as somebody else.
+        mode &= 0o1777;
+    }
+    for (name, value) in &entry.xattrs {
+        if metadata::set_xattr(fd, name, value).is_err() {
+            limits.xattrs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    // After the attributes: an ACL changes the mode's group bits.
+    if fchmod(fd, Mode::from_raw_mode(u32::from(mode))).is_err() {
+        limits.modes.fetch_add(1, Ordering::Relaxed);
+    }
+    let time = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanos) };
+    let times = Timestamps { last_access: time, last_modification: time };
+    let set = futimens(fd, &times);
+    if set.is_err() || metadata::mtime(&fstat(fd)?) != entry.mtime {
+        limits.times.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// A length within a buffer.
+fn to_usize(n: u64) -> usize {
+    usize::try_from(n).expect("lengths within a frame or buffer fit in memory")
+}
