@@ -3,9 +3,15 @@
 pub mod at;
 pub mod catalog;
 pub mod compare;
+pub mod database;
 pub mod extract;
+pub mod identity;
+mod identity_command;
+pub mod keyring;
 pub mod metadata;
 pub mod place;
+pub mod private_file;
+pub mod prompt;
 pub mod scan;
 pub mod source;
 pub mod stage;
