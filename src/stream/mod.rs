@@ -1,1 +1,4 @@
 //! ...
+
+pub mod age_keys;
+pub mod sign;
