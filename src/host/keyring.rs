@@ -1,0 +1,177 @@
+//! The OS keyring, where a host that is not sealed keeps its own identities.
+//!
+//! A keyring can be absent, locked, waiting for somebody to click, or dead. Every call therefore runs on a thread
+//! of its own and is given up after a while; the thread is left behind, as nothing can end it.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use keyring::{Entry, Error as KeyringError};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroize;
+
+use crate::error::{Error, Result};
+use crate::model::path::printable;
+
+pub use crate::model::kit::Which;
+
+/// How long the keyring may take to answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The service name that all entries share.
+const SERVICE: &str = "lifeboat";
+
+/// Puts an identity into the keyring, in place of what was there for this series and archive.
+///
+/// # Errors
+/// If the keyring cannot be used, saying why.
+pub fn store(series: &str, which: Which, identity: &SecretString) -> Result<()> {
+    let user = user(series, which);
+    let identity = identity.clone();
+    with_deadline(DEADLINE, move || entry(&user)?.set_password(identity.expose_secret()).map_err(failed))?
+}
+
+/// The identity in the keyring, if it has one for this series and archive.
+///
+/// # Errors
+/// If the keyring cannot be used, saying why.
+pub fn load(series: &str, which: Which) -> Result<Option<SecretString>> {
+    let user = user(series, which);
+    with_deadline(DEADLINE, move || match entry(&user)?.get_password() {
+        Ok(text) => Ok(Some(SecretString::from(text))),
+        Err(KeyringError::NoEntry) => Ok(None),
+        Err(e) => Err(failed(e)),
+    })?
+}
+
+fn user(series: &str, which: Which) -> String {
+    format!("{series}/{}", which.name())
+}
+
+fn entry(user: &str) -> Result<Entry> {
+    // An entry of a keyring that could not be opened only says that there is none; the reason is kept here.
+    if let Err(e) = Entry::store_status() {
+        return Err(unusable(&describe(e)));
+    }
+    Entry::new(SERVICE, user).map_err(failed)
+}
+
+/// Runs `f` on a thread of its own for at most `deadline`, and turns a panic into an error.
+pub(crate) fn with_deadline<T: Send + 'static>(
+    deadline: Duration,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = channel();
+    let work = move || {
+        // Nobody listens any more once the deadline is over.
+        sender.send(f()).ok();
+    };
+    thread::Builder::new()
+        .name("keyring".into())
+        .spawn(work)
+        .map_err(|e| Error::failed("cannot start a thread for the OS keyring").because(e))?;
+    receiver.recv_timeout(deadline).map_err(|e| match e {
+        RecvTimeoutError::Timeout => {
+            let seconds = deadline.as_secs_f32();
+            unusable(&format!("it did not answer within {seconds} s; it may be locked and waiting to be unlocked"))
+        }
+        RecvTimeoutError::Disconnected => unusable("its library panicked"),
+    })
+}
+
+fn unusable(why: &str) -> Error {
+    Error::failed(format!("the OS keyring cannot be used: {why}"))
+        .hint("unlock it, or let `identity` in the configuration be file:PATH, command:CMD or none")
+}
+
+/// Some errors hold the secret itself, which is wiped here.
+fn failed(mut e: KeyringError) -> Error {
+    let error = unusable(&describe(&e));
+    if let KeyringError::BadEncoding(bytes) | KeyringError::BadDataFormat(bytes, _) = &mut e {
+        bytes.zeroize();
+    }
+    error
+}
+
+/// What happened, in words that hold nothing of an entry's content.
+fn describe(e: &KeyringError) -> String {
+    let text = match e {
+        KeyringError::PlatformFailure(e) => chain(e.as_ref()),
+        KeyringError::NoStorageAccess(e) => format!("it is locked or gives no access ({})", chain(e.as_ref())),
+        KeyringError::NoEntry => "it has no such entry".into(),
+        KeyringError::BadEncoding(_) => "its entry is not a text".into(),
+        KeyringError::BadDataFormat(..) => "its entry is malformed".into(),
+        KeyringError::BadStoreFormat(_) => "its file is malformed".into(),
+        KeyringError::TooLong(name, limit) => format!("{name} is longer than the {limit} characters it takes"),
+        KeyringError::Invalid(name, why) => format!("it does not take {name}: {why}"),
+        KeyringError::Ambiguous(entries) => format!("it has {} entries of the same name", entries.len()),
+        KeyringError::NoDefaultStore => "there is none".into(),
+        KeyringError::NotSupportedByStore(_) => "it does not support this".into(),
+        _ => "it failed for a reason of its own".into(),
+    };
+    printable(text.as_bytes())
+}
+
+/// An error with its causes, leaving out those that repeat what is already said.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_in_time_is_passed_on() {
+        assert_eq!(with_deadline(DEADLINE, || 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_keyring_that_hangs_is_given_up() {
+        let (_open, never) = channel::<()>();
+        let error = with_deadline(Duration::from_millis(20), move || never.recv().ok()).unwrap_err();
+        assert!(error.to_string().contains("did not answer within 0.02 s"), "{error}");
+        assert!(error.advice().is_some());
+    }
+
+    #[test]
+    fn a_keyring_that_panics_is_an_error() {
+        let quiet = || std::panic::resume_unwind(Box::new("boom"));
+        let error = with_deadline::<()>(DEADLINE, quiet).unwrap_err();
+        assert!(error.to_string().ends_with("its library panicked"), "{error}");
+    }
+
+    #[test]
+    fn reasons_are_named_without_content() {
+        let io = || Box::new(std::io::Error::other("no\nbus"));
+        let cases = [
+            (KeyringError::PlatformFailure(io()), "no\\nbus"),
+            (KeyringError::NoStorageAccess(io()), "it is locked or gives no access (no\\nbus)"),
+            (KeyringError::BadEncoding(b"hunter2\xff".to_vec()), "its entry is not a text"),
+            (KeyringError::BadDataFormat(b"hunter2".to_vec(), io()), "its entry is malformed"),
+        ];
+        for (error, expected) in cases {
+            let error = failed(error);
+            assert_eq!(error.to_string(), format!("the OS keyring cannot be used: {expected}"));
+            assert!(!format!("{error:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn entries_are_named_after_series_and_archive() {
+        assert_eq!(user("vm1", Which::State), "vm1/state");
+        assert_eq!(user("vm1", Which::Secrets), "vm1/secrets");
+    }
+}
