@@ -1,1 +1,3 @@
-//! ...
+//! The outside world: files, databases, other processes.
+
+pub mod database;
