@@ -1,1 +1,63 @@
-//! ...
+//! One file per command: its arguments, its `run` and its report. Beside them what several commands share.
+//!
+//! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
+//! through [`Event`]s.
+
+pub mod backup;
+pub mod init;
+pub mod list;
+pub mod members;
+pub mod restore;
+pub mod session;
+pub mod snapshots;
+pub mod sources;
+pub mod write_archive;
+
+/// Something a person may want to know while a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something was done: said unless `-q`.
+    Note(String),
+    /// Something is not as it should be: always said.
+    Warning(String),
+    /// A detail: said with `-v`.
+    Detail(String),
+    /// What is being done now.
+    Phase(&'static str),
+    /// How far it is.
+    Progress {
+        /// Files done.
+        files: u64,
+        /// Files there are, if that is known.
+        files_total: u64,
+        /// Bytes done.
+        bytes: u64,
+        /// Bytes there are; 0 if that is not known.
+        bytes_total: u64,
+    },
+}
+
+/// Where events go.
+pub type Events<'a> = dyn FnMut(Event) + 'a;
+
+/// What a command did, for a person and as JSON.
+pub trait Report: serde::Serialize {
+    /// The lines for a person; what goes to stdout.
+    fn text(&self) -> String;
+
+    /// Whether something that should have been done was not: exit code 3.
+    fn incomplete(&self) -> bool {
+        false
+    }
+}
+
+/// `18.2 MiB`.
+pub fn bytes_text(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// `1 file`, `2 files`.
+pub fn count_text(n: u64, one: &str) -> String {
+    let count = indicatif::HumanCount(n);
+    if n == 1 { format!("{count} {one}") } else { format!("{count} {one}s") }
+}

@@ -113,7 +113,7 @@ fn writable(dir: &OwnedFd) {
         let mode = stat.st_mode & 0o7777;
         if mode & 0o300 != 0o300 {
             // Where that is not permitted, the move itself says so.
-            drop(fchmod(dir, Mode::from_raw_mode(mode | 0o700)));
+            fchmod(dir, Mode::from_raw_mode(mode | 0o700)).unwrap_or(());
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::model::path::{self, printable};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Children, Index, NONE, Tree};
 
+/// Why lifeboat's own files are skipped.
+pub const OWN: &str = "lifeboat's own store, keys and working files";
+
 /// A file or directory by device and inode.
 pub type Identity = (u64, u64);
 
@@ -160,7 +163,9 @@ impl Walk<'_> {
         let archive = if decision.class == Class::Secret { Archive::Secrets } else { Archive::State };
         if decision.class == Class::Skip {
             let reason = decision.reason.map_or(String::new(), |r| r.text.to_string());
-            self.skip(archive_path(), reason);
+            if !reason.is_empty() {
+                self.skip(archive_path(), reason);
+            }
             return None;
         }
         let stat = match stat {
@@ -172,7 +177,7 @@ impl Walk<'_> {
             Err(e) => return Some(self.missing(here.dir, tree_name, archive, e)),
         };
         if self.avoid.contains(&identity(&stat)) {
-            self.skip(archive_path(), "lifeboat's own store, keys and working files".to_owned());
+            self.skip(archive_path(), OWN.to_owned());
             return None;
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {

@@ -34,7 +34,7 @@ impl Stage {
         rustix::fs::mkdir(&path, mode).at("make the staging directory", &path)?;
         let fd = at::open_root(&path).at("open the staging directory", &path)?;
         // Unsupported locks cost only the tidying up after a crash.
-        drop(flock(&fd, FlockOperation::NonBlockingLockExclusive));
+        flock(&fd, FlockOperation::NonBlockingLockExclusive).unwrap_or(());
         Ok(Stage { path, fd })
     }
 

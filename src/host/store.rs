@@ -117,7 +117,8 @@ impl Store {
     pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<Put> {
         let bytes = Bytes::from(bytes);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let put = self.inner.put_opts(&Key::from(key), bytes.clone().into(), options);
+        let location = Key::from(key);
+        let put = self.inner.put_opts(&location, bytes.clone().into(), options);
         let failure = match self.runtime.block_on(put) {
             Ok(_) => return Ok(Put::Created),
             Err(e) => e,

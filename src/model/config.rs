@@ -185,10 +185,7 @@ pub fn series_from(host: &str) -> String {
 
 /// Whether `name` may name a series: `[a-z0-9][a-z0-9._-]{0,63}`.
 pub fn is_series(name: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
-    (1..=SERIES_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(inner)
-        && name.as_bytes()[0].is_ascii_alphanumeric()
+    super::store_key::is_name(name)
 }
 
 impl Config {

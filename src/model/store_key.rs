@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
-
 /// Which of a snapshot's two archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Archive {
@@ -185,18 +183,6 @@ impl Place {
         let id = SnapshotId::parse(id)?;
         Some((Place { archive, tier: tier.map(str::to_owned), series: series.to_owned(), id, parent }, name))
     }
-}
-
-/// Checks a series name given by a person.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::Kind::Usage).
-pub fn check_series(name: &str) -> Result<()> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(Error::usage(format!("`{}` is no name for a series", super::path::printable(name.as_bytes())))
-        .hint("use lower-case letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or digit"))
 }
 
 #[cfg(test)]

@@ -1,24 +1,16 @@
 //! Retention classes: how long a tier's objects must live so that what it promises to keep can be restored.
 
-/// One retention class. Tiers are kept in a list from coarse to fine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tier {
-    /// The word in keys and commits.
-    pub name: String,
-    /// How long a snapshot of this tier can be restored, in hours.
-    pub keep_hours: u64,
-    /// The longest a calendar period of this tier can be, in days: 366, 31, 7, 1; 0 for the finest.
-    pub period_days: u64,
-}
+use super::config::Tier;
 
-/// How long a secrets bundle is kept when nothing else is said, in days.
-pub const SECRETS_KEEP_DAYS: u64 = 90;
-
-/// The tiers when the configuration names none.
-pub fn defaults() -> Vec<Tier> {
-    [("monthly", 365 * 24, 31), ("weekly", 12 * 7 * 24, 7), ("daily", 30 * 24, 1), ("hourly", 24, 0)]
-        .map(|(name, keep_hours, period_days)| Tier { name: name.into(), keep_hours, period_days })
-        .to_vec()
+/// The longest that a calendar period of a tier can be, in days; 0 where periods are shorter than a day.
+fn period_days(name: &str) -> u64 {
+    match name {
+        "yearly" => 366,
+        "monthly" => 31,
+        "weekly" => 7,
+        "daily" => 1,
+        _ => 0,
+    }
 }
 
 /// How long the store must hold the objects of tier `index`, in days.
@@ -26,11 +18,11 @@ pub fn defaults() -> Vec<Tier> {
 /// From the finest up, `life(t) = period of the next coarser tier + max(keep(t), life of the next finer tier)`;
 /// for the coarsest `max(keep, its period + life of the next finer tier)`.
 pub fn life_days(tiers: &[Tier], index: usize) -> u64 {
-    let keep = tiers[index].keep_hours.div_ceil(24);
+    let keep = u64::from(tiers[index].keep_hours.div_ceil(24));
     let finer = if index + 1 < tiers.len() { life_days(tiers, index + 1) } else { 0 };
     match index.checked_sub(1) {
-        Some(coarser) => tiers[coarser].period_days + keep.max(finer),
-        None if index + 1 < tiers.len() => keep.max(tiers[0].period_days + finer),
+        Some(coarser) => period_days(&tiers[coarser].name) + keep.max(finer),
+        None if index + 1 < tiers.len() => keep.max(period_days(&tiers[0].name) + finer),
         None => keep,
     }
 }
@@ -41,7 +33,7 @@ mod tests {
 
     #[test]
     fn default_lives() {
-        let tiers = defaults();
+        let tiers = crate::model::config::default_tiers();
         let lives: Vec<u64> = (0..tiers.len()).map(|i| life_days(&tiers, i)).collect();
         assert_eq!(lives, [365, 115, 37, 2]);
     }

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use super::seal::{self, Identity};
+use super::age_keys::Identities;
+use super::seal;
 use crate::error::{Error, Result};
 use crate::model::manifest::{FRAME_BYTES_MAX, Frame, VolumePlace};
 
@@ -34,7 +35,7 @@ impl VolumeReader {
         sealed: &[u8],
         place: &VolumePlace,
         frames: &[Frame],
-        identities: &[Identity],
+        identities: &Identities,
         each: &mut dyn FnMut(&Frame, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let truncated = |e: std::io::Error| Error::damaged(format!("{name} is truncated or altered")).because(e);

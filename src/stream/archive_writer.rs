@@ -13,7 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
-use super::seal::{self, Recipient};
+use super::age_keys::Recipients;
+use super::seal;
 use super::tar_member;
 use crate::error::{Error, Result};
 use crate::model::commit::Object;
@@ -78,7 +79,7 @@ struct Done {
 /// The first error of `produce`, `put` or of any stage; nothing is complete then.
 pub fn write<T>(
     options: &Options,
-    recipients: &[Recipient],
+    recipients: &Recipients,
     put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
     produce: impl FnOnce(&mut TarWriter) -> Result<T>,
 ) -> Result<(T, Written)> {
@@ -350,7 +351,7 @@ struct OpenVolume {
 /// Puts frames in order and closes volumes.
 fn seal_frames(
     options: &Options,
-    recipients: &[Recipient],
+    recipients: &Recipients,
     frames_in: &Receiver<Done>,
     spare: &Sender<Vec<u8>>,
     volumes_out: &SyncSender<Volume>,

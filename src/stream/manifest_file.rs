@@ -2,8 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
+use super::age_keys::{Identities, Recipients};
 use super::archive_writer::skippable;
-use super::seal::{self, Identity, Recipient};
+use super::seal;
 use crate::error::{Error, Result};
 use crate::model::entry::Entry;
 use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, Loader, write_entry};
@@ -19,7 +20,7 @@ const LEVEL: i32 = 3;
 /// When it cannot be sealed; those of `entries`.
 pub fn write(
     header: &Header,
-    recipients: &[Recipient],
+    recipients: &Recipients,
     pad: bool,
     entries: &mut dyn FnMut(&mut dyn FnMut(&[u8], &Entry) -> std::io::Result<()>) -> std::io::Result<()>,
 ) -> Result<Vec<u8>> {
@@ -60,7 +61,7 @@ impl<W: std::io::Write> std::io::Write for Counted<W> {
 /// # Errors
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
 /// [`Header::parse`] and [`Loader`] refuse.
-pub fn read(name: &str, sealed: &[u8], identities: &[Identity], archive: Archive) -> Result<(Header, Tree)> {
+pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive) -> Result<(Header, Tree)> {
     let truncated = |e: std::io::Error| Error::damaged(format!("{name} is truncated or altered")).because(e);
     let mut plain = seal::open(sealed, identities, name)?;
     let mut zstd = zstd::stream::read::Decoder::new(&mut plain).map_err(truncated)?;

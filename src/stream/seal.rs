@@ -2,23 +2,18 @@
 
 use std::io::{Read, Write};
 
+use super::age_keys::{Identities, Recipients};
 use crate::error::{Error, Kind, Result};
 
 /// The longest age header a reader accepts, in bytes: some hundreds of recipients.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// A recipient that can be used from any thread.
-pub type Recipient = Box<dyn age::Recipient + Send + Sync>;
-/// An identity that can be used from any thread.
-pub type Identity = Box<dyn age::Identity + Send + Sync>;
-
 /// Begins an age file in `out`; nothing is valid before [`age::stream::StreamWriter::finish`].
 ///
 /// # Errors
 /// Those of `out`, and recipients that cannot stand together.
-pub fn begin<W: Write>(recipients: &[Recipient], out: W) -> Result<age::stream::StreamWriter<W>> {
-    let recipients = recipients.iter().map(|r| r.as_ref() as &dyn age::Recipient);
-    age::Encryptor::with_recipients(recipients)
+pub fn begin<W: Write>(recipients: &Recipients, out: W) -> Result<age::stream::StreamWriter<W>> {
+    age::Encryptor::with_recipients(recipients.iter())
         .map_err(|e| Error::failed("cannot encrypt to these recipients").because(e))?
         .wrap_output(out)
         .map_err(|e| Error::failed("cannot write an age header").because(e))
@@ -39,7 +34,7 @@ pub fn header_length(bytes: &[u8]) -> Option<usize> {
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when none of `identities` opens it, [`Kind::Damaged`] when it is no age file.
-pub fn open<'a>(sealed: &'a [u8], identities: &[Identity], what: &str) -> Result<impl Read + use<'a>> {
+pub fn open<'a>(sealed: &'a [u8], identities: &Identities, what: &str) -> Result<impl Read + use<'a>> {
     if header_length(sealed).is_none() {
         return Err(Error::damaged(format!("{what} is not an age file")));
     }
@@ -48,17 +43,5 @@ pub fn open<'a>(sealed: &'a [u8], identities: &[Identity], what: &str) -> Result
             .hint("name the recovery kit that belongs to this series with --identity"),
         e => Error::damaged(format!("{what} cannot be opened")).because(e),
     };
-    let identities = identities.iter().map(|i| i.as_ref() as &dyn age::Identity);
-    age::Decryptor::new_buffered(sealed).map_err(damaged)?.decrypt(identities).map_err(damaged)
-}
-
-/// Seals `plain` in memory.
-///
-/// # Errors
-/// As [`begin`].
-pub fn seal(recipients: &[Recipient], plain: &[u8]) -> Result<Vec<u8>> {
-    let mut writer = begin(recipients, Vec::with_capacity(plain.len() + 1024))?;
-    let failed = |e| Error::failed("cannot seal").because(e);
-    writer.write_all(plain).map_err(failed)?;
-    writer.finish().map_err(failed)
+    age::Decryptor::new_buffered(sealed).map_err(damaged)?.decrypt(identities.iter()).map_err(damaged)
 }

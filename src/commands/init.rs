@@ -1,0 +1,422 @@
+//! `lifeboat init`: keys, recovery kit, store and configuration of a new series, or of an old one on a new machine.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::session::{Configured, configuration, read_kit, signing_key_file};
+use super::{Event, Events, Report};
+use crate::error::{At as _, Error, Result};
+use crate::host::keyring;
+use crate::host::private_file::{read_private_file, write_private_file};
+use crate::host::prompt;
+use crate::host::store::{Access, Put, Store};
+use crate::host::world::{World, private_dir};
+use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
+use crate::model::kit::{Kit, Opening, Which};
+use crate::model::path::{printable, printable_path};
+use crate::model::preset;
+use crate::model::store_key::{is_name, public_key};
+use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::sign::{PublicKey, SigningKey};
+
+/// What a person gets who finds only the bucket.
+const RECOVERY: &str = include_str!("../RECOVERY.md");
+/// The restore that needs nothing but stock tools.
+const RECOVER_SH: &str = include_str!("../recover.sh");
+
+/// What `init` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    /// The store's URL.
+    pub store: Option<String>,
+    /// The series.
+    pub name: Option<String>,
+    /// Agents whose homes are sources.
+    pub presets: Vec<String>,
+    /// Other sources.
+    pub sources: Vec<PathBuf>,
+    /// Where the recovery kit goes; one that is there is read and its series continued.
+    pub kit: Option<PathBuf>,
+    /// Leave no identity on this host.
+    pub sealed: bool,
+    /// Protect the kit with a passphrase.
+    pub passphrase: bool,
+}
+
+/// What `init` did.
+#[derive(Debug, Serialize)]
+pub struct Done {
+    /// The configuration's file.
+    pub config: String,
+    /// The recovery kit; absent if only sources were added.
+    pub kit: Option<String>,
+    /// The series.
+    pub series: String,
+    /// The store.
+    pub store: String,
+    /// The sources, as configured.
+    pub sources: Vec<String>,
+    /// Where this host keeps the identities: `keyring` or `none`.
+    pub identity: String,
+    /// `new`, `continued` or `extended`.
+    pub what: &'static str,
+    /// What could not be done and is worth knowing.
+    pub notes: Vec<String>,
+}
+
+impl Report for Done {
+    fn text(&self) -> String {
+        let mut out = match self.what {
+            "extended" => format!("added to series {}; keys and kit are as they were\n", self.series),
+            "continued" => format!("series {} goes on from this machine\n", self.series),
+            _ => format!("series {} is ready\n", self.series),
+        };
+        let mut line = |name: &str, value: &str| out.push_str(&format!("  {name:<15}{value}\n"));
+        line("store", &self.store);
+        line("sources", &self.sources.join(", "));
+        line("configuration", &self.config);
+        if let Some(kit) = &self.kit {
+            line("recovery kit", kit);
+        }
+        line("identities", if self.identity == "keyring" { "in this host's keyring" } else { "not on this host" });
+        for note in &self.notes {
+            out.push_str(&format!("{note}\n"));
+        }
+        if self.what == "new" {
+            out.push_str(LOSING_IT);
+        }
+        out
+    }
+}
+
+/// What is said about a new kit.
+const LOSING_IT: &str = "\
+Move the recovery kit off this machine now: to a password manager, a printout, another computer.
+Without it, when this machine is gone, nobody can open the backups: not you, not us.
+Whoever has it and can read the store reads everything, secrets included: never keep the two together.
+";
+
+/// Makes what is not there yet. Keys and kits that are there are never overwritten.
+///
+/// # Errors
+/// When the store cannot be used, the name is taken by another key, or the kit could not be written and proved.
+pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
+    if let Some(configured) = configuration(world)? {
+        return extend(world, args, configured);
+    }
+    check_names(args)?;
+    let kit_path = args.kit.clone().unwrap_or_else(|| world.default_kit());
+    if kit_path.exists() {
+        if args.kit.is_none() {
+            return Err(Error::failed(format!("there is a recovery kit already: {}", printable_path(&kit_path)))
+                .hint(format!("continue its series with `lifeboat init --kit {}`, or name a new kit with --kit", printable_path(&kit_path))));
+        }
+        return continue_series(world, args, &kit_path, events);
+    }
+    let sources = sources(world, args)?;
+    let series = args.name.clone().unwrap_or_else(|| config::series_from(&world.host_name));
+    let url = store_url(world, args.store.as_deref())?;
+    refuse_leftovers(world)?;
+    let store = Store::open(world, &url, Access::Create)?;
+    refuse_beside_store(&store, &kit_path)?;
+
+    let signing = SigningKey::generate()?;
+    let kit = new_kit(&series, &url, &signing);
+    claim(&store, &series, &signing.public())?;
+    write_kit(world, args, &kit, &kit_path)?;
+    finish(world, args, &kit, &signing, sources, "new", Some(&kit_path), events)
+}
+
+fn new_kit(series: &str, url: &str, signing: &SigningKey) -> Kit {
+    let opening = || {
+        let (recipient, identities) = age_keys::generate();
+        Some(Opening { recipient, identities })
+    };
+    Kit {
+        series: series.to_owned(),
+        store: url.to_owned(),
+        state: opening(),
+        secrets: opening(),
+        signing_public: Some(signing.public().to_base64()),
+        signing_secret: Some(signing.to_base64()),
+        loose: Vec::new(),
+    }
+}
+
+fn check_names(args: &Args) -> Result<()> {
+    if let Some(name) = args.name.as_ref().filter(|n| !is_name(n)) {
+        return Err(Error::usage(format!("`{}` is no name for a series", printable(name.as_bytes())))
+            .hint("use lower-case letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or digit"));
+    }
+    if let Some(name) = args.presets.iter().find(|p| preset::find(p).is_none()) {
+        return Err(Error::usage(format!("there is no preset `{}`", printable(name.as_bytes())))
+            .hint(format!("the presets are {}", preset::names())));
+    }
+    Ok(())
+}
+
+/// A lone signing key means that a configuration was lost; making new keys would orphan what they opened.
+fn refuse_leftovers(world: &World) -> Result<()> {
+    let key = signing_key_file(&world.config_file());
+    if key.exists() {
+        return Err(Error::failed(format!("{} is there without a configuration", printable_path(&key)))
+            .hint("continue its series with `lifeboat init --kit KIT`, or move the key away"));
+    }
+    Ok(())
+}
+
+fn refuse_beside_store(store: &Store, kit: &Path) -> Result<()> {
+    let absolute = std::path::absolute(kit).at("find", kit)?;
+    if store.local().is_some_and(|dir| absolute.starts_with(dir)) {
+        return Err(Error::usage("the recovery kit may not lie inside the store: who finds one would have both")
+            .hint("name another place with --kit"));
+    }
+    Ok(())
+}
+
+/// Sources as configured: what was named, else the agents that are there.
+fn sources(world: &World, args: &Args) -> Result<Vec<Source>> {
+    let mut out: Vec<Source> = args.presets.iter().map(|p| Source::new(Origin::Preset(p.clone()))).collect();
+    for path in &args.sources {
+        let absolute = std::fs::canonicalize(path)
+            .map_err(|e| Error::not_there(format!("the source {} is not there", printable_path(path))).because(e))?;
+        let text = absolute.to_str().ok_or_else(|| {
+            Error::usage(format!("{} is not UTF-8 and cannot stand in a configuration", printable_path(&absolute)))
+                .hint("name the directory above it")
+        })?;
+        out.push(Source::new(Origin::Path(text.to_owned())));
+    }
+    if out.is_empty() {
+        out = super::sources::detected(world).into_iter().map(|p| Source::new(Origin::Preset(p))).collect();
+    }
+    if out.is_empty() {
+        return Err(Error::usage("there is no agent here that lifeboat knows, and no path was named")
+            .hint(format!("name what to back up: a PATH, or --preset with one of {}", preset::names())));
+    }
+    Ok(out)
+}
+
+/// The URL that goes into configuration and kit: absolute, so that it means the same from everywhere.
+fn store_url(world: &World, named: Option<&str>) -> Result<String> {
+    let dir = match named {
+        Some(url) => crate::host::store::local_directory(url, &world.home)?,
+        None => world.default_store(),
+    };
+    let dir = dir.to_str().ok_or_else(|| Error::usage("the store's path is not UTF-8"))?;
+    url::Url::from_file_path(dir)
+        .map(|u| u.to_string())
+        .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
+}
+
+/// Puts the verification key where it claims the name of the series, and what a finder of the store needs.
+fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
+    let key = public_key(series, 1);
+    let put = store.put(&key, public.to_text().into_bytes());
+    if put.is_err() && store.get_if_there(&key, 4096)?.is_some() {
+        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
+            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
+    }
+    put?;
+    for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
+        // Another version of lifeboat may have left its own; both describe the same format.
+        if store.get_if_there(name, 1 << 20)?.is_none() {
+            let _: Put = store.put(name, text.as_bytes().to_vec())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the kit and proves, with what can be read back from the disk, that it opens what the recipients seal.
+fn write_kit(world: &World, args: &Args, kit: &Kit, path: &Path) -> Result<()> {
+    let rendered = kit.render();
+    let text = if args.passphrase {
+        let sealed = age_keys::encrypt_with_passphrase(&rendered, &new_passphrase(world)?)?;
+        SecretString::from(String::from_utf8(sealed).map_err(|_| Error::failed("age's armor is not text"))?)
+    } else {
+        rendered
+    };
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        private_dir(parent)?;
+    }
+    write_private_file(path, &text)?;
+    let name = printable_path(path);
+    prove(&name, &read_back(world, path)?, kit).map_err(|e| {
+        Error::failed(format!("the recovery kit {name} could not be proved, and nothing was set up")).because(e)
+    })
+}
+
+fn read_back(world: &World, path: &Path) -> Result<Kit> {
+    let bytes = read_private_file(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the kit is not text"))?;
+    read_kit(world, &printable_path(path), &SecretString::from(text))
+}
+
+fn prove(name: &str, read: &Kit, written: &Kit) -> Result<()> {
+    for which in [Which::State, Which::Secrets] {
+        let opening = if which == Which::State { &written.state } else { &written.secrets };
+        let opening = opening.as_ref().ok_or_else(|| Error::failed(format!("{name} does not say what opens {}", which.archive())))?;
+        let identities = Identities::parse(read.identities(which))?;
+        age_keys::prove(&Recipients::parse(&[&opening.recipient])?, &identities)?;
+    }
+    Ok(())
+}
+
+fn new_passphrase(world: &World) -> Result<SecretString> {
+    if let Some(passphrase) = world.var("LIFEBOAT_PASSPHRASE").and_then(|p| p.to_str()) {
+        return Ok(SecretString::from(passphrase));
+    }
+    let nobody = || Error::usage("there is no terminal to ask for a passphrase").hint("set LIFEBOAT_PASSPHRASE");
+    let first = prompt::passphrase("Passphrase for the recovery kit: ")?.ok_or_else(nobody)?;
+    let second = prompt::passphrase("The same again: ")?.ok_or_else(nobody)?;
+    if first.expose_secret() != second.expose_secret() {
+        return Err(Error::usage("the two passphrases differ; nothing was written"));
+    }
+    Ok(first)
+}
+
+/// A new machine takes over: keys and recipients come from the kit.
+fn continue_series(world: &World, args: &Args, path: &Path, events: &mut Events<'_>) -> Result<Done> {
+    let kit = read_back(world, path)?;
+    let name = printable_path(path);
+    let incomplete = |what: &str| Error::usage(format!("{name} holds no {what}, so a series cannot be continued with it"));
+    if args.name.as_ref().is_some_and(|n| *n != kit.series) {
+        return Err(Error::usage(format!("{name} belongs to the series {}", kit.series)).hint("leave --name away"));
+    }
+    let url = match &args.store {
+        Some(url) => store_url(world, Some(url))?,
+        None if kit.store.is_empty() => return Err(incomplete("store").hint("name it with --store")),
+        None => kit.store.clone(),
+    };
+    let secret = kit.signing_secret.as_ref().ok_or_else(|| incomplete("signing key"))?;
+    let signing = SigningKey::from_text(secret.expose_secret())?;
+    prove(&name, &kit, &kit)?;
+    let sources = sources(world, args)?;
+    let store = Store::open(world, &url, Access::Existing)?;
+    claim(&store, &kit.series, &signing.public())?;
+    let kit = Kit { store: url, ..kit };
+    finish(world, args, &kit, &signing, sources, "continued", Some(path), events)
+}
+
+/// Puts the keys and then the configuration on the host; the configuration is what makes it count.
+#[allow(clippy::too_many_arguments, reason = "everything that init has made so far")]
+fn finish(
+    world: &World,
+    args: &Args,
+    kit: &Kit,
+    signing: &SigningKey,
+    sources: Vec<Source>,
+    what: &'static str,
+    kit_path: Option<&Path>,
+    events: &mut Events<'_>,
+) -> Result<Done> {
+    let file = world.config_file();
+    let mut notes = Vec::new();
+    let identity = if args.sealed { Identity::None } else { keep_identities(kit, &mut notes) };
+    if let Some(parent) = file.parent() {
+        private_dir(parent)?;
+    }
+    let key_file = signing_key_file(&file);
+    if !key_file.exists() {
+        write_private_file(&key_file, &signing.to_text())?;
+    }
+    let recipient = |o: &Option<Opening>| o.iter().map(|o| o.recipient.clone()).collect();
+    let config = Config {
+        name: kit.series.clone(),
+        store: kit.store.clone(),
+        state: State { recipients: recipient(&kit.state), identity: identity.clone() },
+        secrets: Secrets {
+            recipients: recipient(&kit.secrets),
+            identity: identity.clone(),
+            sweep: Sweep::Report,
+            keep_hours: config::default_secrets_keep_hours(),
+        },
+        sources,
+        tiers: config::default_tiers(),
+        archive: config::Archive::default(),
+    };
+    write_config(&file, &config)?;
+    events(Event::Detail(format!("wrote {}", printable_path(&file))));
+    let identity = if identity == Identity::Keyring { "keyring" } else { "none" }.to_owned();
+    Ok(done(&config, &file, kit_path, identity, what, notes))
+}
+
+/// Both identities go to the keyring or none: half of them would only confuse.
+fn keep_identities(kit: &Kit, notes: &mut Vec<String>) -> Identity {
+    let stored = [(Which::State, &kit.state), (Which::Secrets, &kit.secrets)].into_iter().try_for_each(|(which, opening)| {
+        opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities))
+    });
+    match stored {
+        Ok(()) => Identity::Keyring,
+        Err(e) => {
+            let why = e.causes().pop().unwrap_or_else(|| e.to_string());
+            notes.push(format!(
+                "no OS keyring can be used here ({why}), so this host keeps no identity: backups do not need one, \
+                 looking into them takes the kit"
+            ));
+            Identity::None
+        }
+    }
+}
+
+fn write_config(file: &Path, config: &Config) -> Result<()> {
+    use std::io::Write as _;
+    let dir = file.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(dir).at("write in", dir)?;
+    temporary.write_all(config.render().as_bytes()).at("write", file)?;
+    temporary.as_file().sync_all().at("write", file)?;
+    temporary.persist(file).map_err(|e| e.error).at("write", file)?;
+    Ok(())
+}
+
+/// Adds sources to a configuration that is there.
+fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
+    let Configured { mut config, file } = configured;
+    check_names(args)?;
+    let shown = printable_path(&file);
+    let other = |what: &str, is: &str| {
+        Error::usage(format!("{shown} is there already, with the {what} {is}"))
+            .hint("edit the configuration, or use another one with --config; keys are never made anew over old ones")
+    };
+    if args.name.as_ref().is_some_and(|n| *n != config.name) {
+        return Err(other("series", &config.name));
+    }
+    if let Some(url) = &args.store
+        && *url != config.store
+        && store_url(world, Some(url))? != config.store
+    {
+        return Err(other("store", &printable(config.store.as_bytes())));
+    }
+    if args.presets.is_empty() && args.sources.is_empty() {
+        if args.kit.is_some() || args.sealed || args.passphrase {
+            return Err(other("series", &config.name));
+        }
+    } else {
+        for source in sources(world, args)? {
+            if !config.sources.iter().any(|s| s.origin == source.origin) {
+                config.sources.push(source);
+            }
+        }
+        write_config(&file, &config)?;
+    }
+    let identity = if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned();
+    Ok(done(&config, &file, None, identity, "extended", Vec::new()))
+}
+
+fn done(config: &Config, file: &Path, kit: Option<&Path>, identity: String, what: &'static str, notes: Vec<String>) -> Done {
+    let sources = config.sources.iter().map(|s| match &s.origin {
+        Origin::Preset(name) => name.clone(),
+        Origin::Path(path) => printable(path.as_bytes()),
+    });
+    Done {
+        config: printable_path(file),
+        kit: kit.map(printable_path),
+        series: config.name.clone(),
+        store: printable(config.store.as_bytes()),
+        sources: sources.collect(),
+        identity,
+        what,
+        notes,
+    }
+}

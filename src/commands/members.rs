@@ -1,0 +1,472 @@
+//! The tar of one archive: what the scan found, read and written member by member.
+
+use std::collections::HashSet;
+use std::io::{Read, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use super::{Event, Events};
+use crate::error::{Error, Result};
+use crate::host::database::{self, Checks, Image, Privacy};
+use crate::host::metadata::{self, Names};
+use crate::host::scan::{OWN, Scan, Skip, Source, missing_entry};
+use crate::host::source::{self, NoFile, Root, SourceFile};
+use crate::host::world::World;
+use crate::model::database::SIDECARS;
+use crate::model::entry::{Entry, Kind};
+use crate::model::manifest::Database;
+use crate::model::path::{file_name, printable};
+use crate::model::store_key::Archive;
+use crate::model::tree::{Index, Tree};
+use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
+use crate::stream::tar_member;
+
+/// How often a file is read again that shrinks under the reader.
+const TRIES: usize = 4;
+/// How a recovery kit begins; wherever a copy of one lies, it stays out of the archives.
+const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
+
+/// What became of the members.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Databases and what was read from them.
+    pub databases: Vec<Database>,
+    /// Files that changed while they were read; what was stored is a prefix of what was there.
+    pub changed: u64,
+    /// Files that went away before they were read.
+    pub vanished: u64,
+    /// What could not be read: described for a person; a secret without its name.
+    pub unreadable: Vec<String>,
+}
+
+/// Everything that writing members needs.
+pub struct Members<'a> {
+    /// The machine.
+    pub world: &'a World,
+    /// Which archive is written.
+    pub archive: Archive,
+    /// What was found.
+    pub scan: &'a mut Scan,
+    /// Where it was found.
+    pub sources: &'a [Source],
+    /// A private directory for copies of databases.
+    pub staging: &'a Path,
+    /// How databases are checked.
+    pub checks: Checks,
+    /// What happens.
+    pub events: &'a mut Events<'a>,
+    names: Names,
+    outcome: Outcome,
+    database_paths: Vec<u8>,
+    small: Vec<u8>,
+    files_done: u64,
+    bytes_done: u64,
+    totals: (u64, u64),
+}
+
+impl<'a> Members<'a> {
+    /// Prepares to write one archive.
+    pub fn new(
+        world: &'a World,
+        archive: Archive,
+        scan: &'a mut Scan,
+        sources: &'a [Source],
+        staging: &'a Path,
+        events: &'a mut Events<'a>,
+    ) -> Self {
+        let of_archive = |i: &Index| scan.tree.node(*i).archive == archive && scan.tree.node(*i).kind == Kind::File;
+        let files = scan.tree.indices().filter(of_archive);
+        let totals = files.fold((0, 0), |(n, bytes), i| (n + 1, bytes + scan.tree.node(i).size));
+        Members {
+            world,
+            archive,
+            scan,
+            sources,
+            staging,
+            checks: Checks::Full,
+            events,
+            names: Names::default(),
+            outcome: Outcome::default(),
+            database_paths: Vec::new(),
+            small: Vec::new(),
+            files_done: 0,
+            bytes_done: 0,
+            totals,
+        }
+    }
+
+    /// Writes all members of the archive and tells what became of them.
+    ///
+    /// # Errors
+    /// Those of the later stages, a full staging disk, and a wish to stop. What cannot be read is no error here.
+    pub fn write(mut self, tar: &mut TarWriter) -> Result<Outcome> {
+        for index in archive_order(&self.scan.tree, self.archive) {
+            self.world.check_stop()?;
+            match self.scan.tree.node(index).kind {
+                Kind::Dir => self.directory(index, tar)?,
+                Kind::File => self.file(index, tar)?,
+                Kind::Symlink => self.symlink(index, tar)?,
+                Kind::Hardlink => {
+                    let path = self.scan.tree.path(index);
+                    let entry = self.linked(index);
+                    tar.whole(&path, &entry, &[])?;
+                }
+                Kind::Missing => self.missing_from_scan(index),
+                Kind::Deleted => {}
+            }
+        }
+        if !self.database_paths.is_empty() {
+            let entry = Entry { mode: 0o600, size: self.database_paths.len() as u64, ..Entry::new(Kind::File) };
+            tar.whole(b"lifeboat/databases", &entry, &self.database_paths)?;
+        }
+        Ok(self.outcome)
+    }
+
+    fn root(&self, index: Index) -> &'a Root {
+        &self.sources[self.scan.source_of(index)].root
+    }
+
+    /// A hard link's header carries the metadata of its file.
+    fn linked(&self, index: Index) -> Entry {
+        let entry = self.scan.tree.entry(index);
+        let file = self.scan.groups.values().find(|g| g.contains(&index)).map(|g| self.scan.tree.entry(g[0]));
+        match file {
+            Some(file) => Entry { mode: file.mode, owner: file.owner, mtime: file.mtime, ..entry },
+            None => entry,
+        }
+    }
+
+    fn directory(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
+        let path = self.scan.tree.path(index);
+        match source::directory(self.root(index), &path, &mut self.names) {
+            Ok(entry) => {
+                let entry = self.guarded(entry);
+                self.scan.tree.set_entry(index, &entry);
+                tar.whole(&path, &entry, &[])?;
+            }
+            // Its content was listed a moment ago; what is known of it stands in the tree.
+            Err(NoFile::Vanished) => {
+                let entry = self.guarded(self.scan.tree.entry(index));
+                self.scan.tree.set_entry(index, &entry);
+                tar.whole(&path, &entry, &[])?;
+            }
+            Err(NoFile::Unreadable(e)) => self.unreadable(index, &std::io::Error::from(e).to_string()),
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
+        let path = self.scan.tree.path(index);
+        let mut entry = self.scan.tree.entry(index);
+        let disk = self.root(index).disk_path(&path);
+        // A link without readable attributes is still a link.
+        entry.xattrs = metadata::link_xattrs(&disk).unwrap_or_default();
+        self.scan.tree.set_entry(index, &entry);
+        tar.whole(&path, &entry, &[])?;
+        Ok(())
+    }
+
+    fn missing_from_scan(&mut self, index: Index) {
+        let reason = self.scan.tree.entry(index).reason;
+        let what = self.shown(index);
+        self.outcome.unreadable.push(format!("{what}: {reason}"));
+    }
+
+    fn shown(&self, index: Index) -> String {
+        match self.archive {
+            Archive::State => source::shown(self.root(index), &self.scan.tree.path(index)),
+            Archive::Secrets => "a secret file".to_owned(),
+        }
+    }
+
+    fn unreadable(&mut self, index: Index, reason: &str) {
+        let what = self.shown(index);
+        self.outcome.unreadable.push(format!("{what}: {reason}"));
+        let entry = Entry { reason: reason.to_owned(), ..Entry::new(Kind::Missing) };
+        self.scan.tree.set_entry(index, &entry);
+    }
+
+    /// Secrets are kept and come back without rights for group and others.
+    fn guarded(&self, mut entry: Entry) -> Entry {
+        if self.archive == Archive::Secrets {
+            entry.mode &= 0o700;
+        }
+        entry
+    }
+
+    fn file(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
+        let names = match self.scan.groups.get(&index) {
+            Some(group) => group.clone(),
+            None => vec![index],
+        };
+        let mut opened = Err(NoFile::Vanished);
+        for name in &names {
+            // Another name of the same file will do when the first is gone.
+            opened = source::open(self.root(*name), &self.scan.tree.path(*name), &mut self.names);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        match opened {
+            Ok(file) if is_database(&file) => {
+                // Closed before SQLite opens it: closing it later would drop the locks of that connection.
+                drop(file.file);
+                self.database(index, &names, file.entry, tar)?;
+            }
+            Ok(file) => self.plain(index, file, tar)?,
+            Err(NoFile::Vanished) => {
+                self.outcome.vanished += 1;
+                self.scan.tree.node_mut(index).kind = Kind::Deleted;
+                for other in &names[1..] {
+                    self.scan.tree.node_mut(*other).kind = Kind::Deleted;
+                }
+            }
+            Err(NoFile::Unreadable(e)) => self.unreadable(index, &missing_entry(e).reason),
+        }
+        self.progress(index);
+        Ok(())
+    }
+
+    fn progress(&mut self, index: Index) {
+        self.files_done += 1;
+        self.bytes_done += self.scan.tree.node(index).size;
+        if self.files_done.is_multiple_of(64) || self.scan.tree.node(index).size > WHOLE_BYTES_MAX {
+            let (files_total, bytes_total) = self.totals;
+            let (files, bytes) = (self.files_done, self.bytes_done);
+            (self.events)(Event::Progress { files, files_total, bytes, bytes_total });
+        }
+    }
+
+    fn plain(&mut self, index: Index, mut file: SourceFile, tar: &mut TarWriter) -> Result<()> {
+        if file.entry.size <= WHOLE_BYTES_MAX && file.entry.extents.is_none() {
+            return self.small(index, file, tar);
+        }
+        let path = self.scan.tree.path(index);
+        for _ in 0..TRIES {
+            match self.large(&path, &mut file, tar)? {
+                Large::Whole(entry) => {
+                    if !source::unchanged(&file.file, &file.stat) {
+                        self.outcome.changed += 1;
+                    }
+                    self.scan.tree.set_entry(index, &entry);
+                    return Ok(());
+                }
+                // What was written is the beginning of something that no longer is; a later member of the same name
+                // takes its place in any tar.
+                Large::Shrank => match source::open(self.root(index), &path, &mut self.names) {
+                    Ok(again) => file = again,
+                    Err(NoFile::Vanished) => break,
+                    Err(NoFile::Unreadable(e)) => {
+                        self.unreadable(index, &missing_entry(e).reason);
+                        return Ok(());
+                    }
+                },
+                Large::Failed(e) => {
+                    self.unreadable(index, &e.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        self.unreadable(index, "it shrank each time it was read");
+        Ok(())
+    }
+
+    /// Reads a file whole before its header is written, so that the header is right whatever happens to the file.
+    fn small(&mut self, index: Index, mut file: SourceFile, tar: &mut TarWriter) -> Result<()> {
+        self.small.clear();
+        let read = Read::by_ref(&mut file.file).take(file.entry.size).read_to_end(&mut self.small);
+        if let Err(e) = read {
+            self.unreadable(index, &e.to_string());
+            return Ok(());
+        }
+        if self.small.starts_with(KIT_MARK) {
+            let path = self.scan.tree.path(index);
+            self.scan.skipped.push(Skip { path, reason: OWN.to_owned(), archive: Archive::Secrets });
+            self.scan.tree.node_mut(index).kind = Kind::Deleted;
+            return Ok(());
+        }
+        if !source::unchanged(&file.file, &file.stat) {
+            self.outcome.changed += 1;
+        }
+        let mut entry = self.guarded(file.entry);
+        entry.size = self.small.len() as u64;
+        entry.blake3 = *blake3::hash(&self.small).as_bytes();
+        let path = self.scan.tree.path(index);
+        let at = tar.whole(&path, &entry, &self.small)?;
+        entry.at = (entry.size > 0).then_some(at);
+        self.scan.tree.set_entry(index, &entry);
+        Ok(())
+    }
+
+    fn large(&mut self, path: &[u8], file: &mut SourceFile, tar: &mut TarWriter) -> Result<Large> {
+        let mut entry = self.guarded(file.entry.clone());
+        let header = tar_member::header(path, &entry, file.stored);
+        tar.member(header.len() as u64 + file.stored)?;
+        tar.write(&header)?;
+        entry.at = (file.stored > 0).then_some(tar.position());
+        let mut hasher = blake3::Hasher::new();
+        let whole = [(0, entry.size)];
+        let extents = entry.extents.clone();
+        let (mut hashed, mut stored) = (0, 0);
+        for &(offset, length) in extents.as_deref().unwrap_or(&whole) {
+            hash_zeros(&mut hasher, offset - hashed);
+            let copied = match file.file.seek(SeekFrom::Start(offset)) {
+                Ok(_) => tar.copy(&mut file.file, length, &mut |bytes| drop(hasher.update(bytes))),
+                Err(e) => Err(Ok(e)),
+            };
+            let problem = match copied {
+                Ok(n) if n == length => None,
+                Ok(_) => Some(Large::Shrank),
+                Err(Ok(e)) => Some(Large::Failed(e)),
+                Err(Err(e)) => return Err(e),
+            };
+            if let Some(problem) = problem {
+                let written = tar.position() - entry.at.unwrap_or(tar.position());
+                tar.zeros(file.stored - written + tar_member::padding(file.stored))?;
+                return Ok(problem);
+            }
+            hashed = offset + length;
+            stored += length;
+        }
+        hash_zeros(&mut hasher, entry.size - hashed);
+        tar.zeros(tar_member::padding(stored))?;
+        entry.blake3 = *hasher.finalize().as_bytes();
+        Ok(Large::Whole(entry))
+    }
+
+    fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
+        let paths: Vec<PathBuf> =
+            names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let privacy = match self.archive {
+            Archive::State => Privacy::Open,
+            Archive::Secrets => Privacy::Secret,
+        };
+        match database::read(database::best_name(&paths), self.staging, privacy, self.checks)? {
+            Image::Copy(mut copy) => {
+                let path = self.scan.tree.path(index);
+                let mut entry = Entry { size: copy.size, extents: None, ..self.guarded(meta) };
+                let header = tar_member::header(&path, &entry, entry.size);
+                tar.member(header.len() as u64 + entry.size)?;
+                tar.write(&header)?;
+                entry.at = Some(tar.position());
+                let mut hasher = blake3::Hasher::new();
+                let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| drop(hasher.update(bytes)));
+                let n = copied.map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
+                if n != entry.size {
+                    return Err(Error::failed("a database copy is shorter than it should be: this is a bug in lifeboat"));
+                }
+                tar.zeros(tar_member::padding(n))?;
+                entry.blake3 = *hasher.finalize().as_bytes();
+                self.scan.tree.set_entry(index, &entry);
+                self.record_database(index, &path, copy.facts);
+            }
+            Image::Raw { why } => self.raw_database(index, names, &why, tar)?,
+            Image::Vanished => {
+                self.outcome.vanished += 1;
+                self.scan.tree.node_mut(index).kind = Kind::Deleted;
+            }
+        }
+        Ok(())
+    }
+
+    fn record_database(&mut self, index: Index, path: &[u8], facts: crate::model::database::Facts) {
+        self.database_paths.extend_from_slice(path);
+        self.database_paths.push(0);
+        if let Some(check) = facts.check.as_ref().filter(|c| *c != "ok") {
+            let first = check.lines().next().unwrap_or_default().to_owned();
+            let what = self.shown(index);
+            self.outcome.unreadable.push(format!("{what}: the database is damaged, and stored as it is ({first})"));
+        }
+        self.outcome.databases.push(Database { path: printable(path), facts });
+    }
+
+    /// Bytes of what cannot be opened as a database, with its sidecars.
+    fn raw_database(&mut self, index: Index, names: &[Index], why: &str, tar: &mut TarWriter) -> Result<()> {
+        let what = self.shown(index);
+        self.outcome.unreadable.push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
+        for name in names {
+            let path = self.scan.tree.path(*name);
+            for suffix in SIDECARS {
+                let sidecar = [&path[..], suffix].concat();
+                if let Ok(file) = source::open(self.root(*name), &sidecar, &mut self.names) {
+                    let parent = self.scan.tree.node(*name).parent;
+                    let tree_name = match parent {
+                        crate::model::tree::NONE => &sidecar[..],
+                        _ => file_name(&sidecar),
+                    };
+                    let root = self.scan.source_of(*name);
+                    let new = self.scan.tree.push(parent, tree_name, Kind::File, self.archive);
+                    self.scan.roots.insert(new, root);
+                    self.plain(new, file, tar)?;
+                }
+            }
+        }
+        match source::open(self.root(index), &self.scan.tree.path(index), &mut self.names) {
+            Ok(file) => self.plain(index, file, tar),
+            Err(NoFile::Vanished) => {
+                self.outcome.vanished += 1;
+                self.scan.tree.node_mut(index).kind = Kind::Deleted;
+                Ok(())
+            }
+            Err(NoFile::Unreadable(e)) => {
+                self.unreadable(index, &missing_entry(e).reason);
+                Ok(())
+            }
+        }
+    }
+}
+
+enum Large {
+    Whole(Entry),
+    Shrank,
+    Failed(std::io::Error),
+}
+
+fn is_database(file: &SourceFile) -> bool {
+    let mut magic = [0; 16];
+    file.entry.size >= 512
+        && rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16)
+        && crate::model::database::is_database(&magic)
+}
+
+fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
+    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    while count > 0 {
+        let n = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
+        hasher.update(&ZEROS[..n]);
+        count -= n as u64;
+    }
+}
+
+/// Directories first, so that a plain `tar` has somewhere to put files; then files, like beside like; then symbolic
+/// links, and hard links after what they lead to.
+pub fn archive_order(tree: &Tree, archive: Archive) -> Vec<Index> {
+    let of = |kinds: &[Kind]| {
+        let chosen = |i: &Index| tree.node(*i).archive == archive && kinds.contains(&tree.node(*i).kind);
+        tree.indices().filter(chosen).collect::<Vec<_>>()
+    };
+    let mut out = of(&[Kind::Dir, Kind::Missing]);
+    out.sort_by_cached_key(|i| tree.path(*i));
+    let mut files = of(&[Kind::File]);
+    files.sort_by(|a, b| {
+        let key = |i: Index| (extension(tree.name(i)), tree.node(i).size, file_name(tree.name(i)));
+        key(*a).cmp(&key(*b)).then(a.cmp(b))
+    });
+    out.extend(files);
+    out.extend(of(&[Kind::Symlink]));
+    out.extend(of(&[Kind::Hardlink]));
+    out
+}
+
+fn extension(name: &[u8]) -> &[u8] {
+    let name = file_name(name);
+    match name.iter().rposition(|b| *b == b'.') {
+        Some(dot) if dot > 0 => &name[dot + 1..],
+        _ => &[],
+    }
+}
+
+/// The paths of the databases that were stored as such.
+pub fn database_paths(databases: &[Database]) -> HashSet<Vec<u8>> {
+    databases.iter().map(|d| d.path.as_bytes().to_vec()).collect()
+}

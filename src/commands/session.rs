@@ -1,0 +1,207 @@
+//! What most commands begin with: the configuration, the store, the keys.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::{At as _, Error, Kind, Result};
+use crate::host::identity::{self, Found};
+use crate::host::private_file::read_private_file;
+use crate::host::world::World;
+use crate::host::{catalog, prompt};
+use crate::model::commit::Commit;
+use crate::model::config::{Config, Identity};
+use crate::model::kit::{Kit, Which, is_protected};
+use crate::model::path::printable_path;
+use crate::stream::age_keys::{self, Identities};
+use crate::stream::sign::{PublicKey, SigningKey};
+
+/// The largest configuration that is read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration and where it was read from.
+pub struct Configured {
+    /// The configuration.
+    pub config: Config,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+/// Reads the configuration in force; `None` if there is none.
+///
+/// # Errors
+/// When it is there and cannot be read or is wrong, with the line.
+pub fn configuration(world: &World) -> Result<Option<Configured>> {
+    let Some(file) = world.existing_config_file() else { return Ok(None) };
+    let length = std::fs::metadata(&file).at("read the configuration", &file)?.len();
+    if length > CONFIG_BYTES_MAX {
+        return Err(Error::failed(format!("the configuration {} is too large to be one", printable_path(&file))));
+    }
+    let text = std::fs::read_to_string(&file).at("read the configuration", &file)?;
+    let config = Config::parse(&text).map_err(|e| {
+        let hint = e.advice().map(str::to_owned);
+        let error = Error::new(e.kind(), format!("the configuration {} is wrong", printable_path(&file))).because(e);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    Ok(Some(Configured { config, file }))
+}
+
+/// Where the signing key of a configuration is.
+pub fn signing_key_file(config_file: &Path) -> PathBuf {
+    config_file.with_file_name("signing.key")
+}
+
+/// Reads the signing key: a systemd credential, else the file beside the configuration.
+///
+/// # Errors
+/// When there is none, or it cannot be used.
+pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
+    let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
+    let file = credential.filter(|c| c.exists()).unwrap_or_else(|| signing_key_file(config_file));
+    let bytes = read_private_file(&file).map_err(|e| {
+        if e.kind() != Kind::NotThere {
+            return e;
+        }
+        Error::not_there(format!("the signing key {} is not there", printable_path(&file)))
+            .hint("`lifeboat init --kit KIT` puts it back from the recovery kit")
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the signing key is not text"))?;
+    SigningKey::from_text(text)
+}
+
+/// What a kit, or whatever else holds identities, can do.
+pub struct Keys {
+    /// The kits that were found, with the names of their sources.
+    kits: Vec<Kit>,
+    /// What was tried and gave nothing.
+    found: Vec<(Which, Found)>,
+}
+
+impl Keys {
+    /// Looks for identities where a person or the configuration says they are.
+    ///
+    /// # Errors
+    /// When a key text cannot be read, or its passphrase is wrong.
+    pub fn find(world: &World, file: Option<&Path>, config: Option<&Config>, wanted: &[Which]) -> Result<Keys> {
+        let credentials = world.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let env = world.var("LIFEBOAT_IDENTITY").and_then(|v| v.to_str()).map(SecretString::from);
+        let mut keys = Keys { kits: Vec::new(), found: Vec::new() };
+        for which in wanted {
+            let setting = config.map_or(String::new(), |c| setting(world, c, *which));
+            let series = config.map_or("", |c| c.name.as_str());
+            let env = env.clone();
+            let sources = identity::Sources { file, env, credentials_dir: credentials.as_deref(), setting: &setting, series };
+            let mut found = identity::find(&sources, *which);
+            for (name, text) in std::mem::take(&mut found.texts) {
+                keys.kits.push(read_kit(world, &name, &text)?);
+            }
+            keys.found.push((*which, found));
+            if file.is_some() {
+                break;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The identities for one archive.
+    ///
+    /// # Errors
+    /// [`Kind::NoIdentity`], naming every source that was tried and why it failed.
+    pub fn identities(&mut self, which: Which) -> Result<Identities> {
+        let texts: Vec<&SecretString> = self.kits.iter().flat_map(|k| k.identities(which)).collect();
+        if !texts.is_empty() {
+            return Identities::parse(texts);
+        }
+        let found = match self.found.iter().position(|(w, _)| *w == which) {
+            Some(at) => self.found.remove(at).1,
+            None if !self.found.is_empty() => self.found.remove(0).1,
+            None => return Err(Error::new(Kind::NoIdentity, format!("no identity at hand opens {}", which.archive()))),
+        };
+        Err(found.into_error(which))
+    }
+
+    /// Whether anything was found for the archive.
+    pub fn has(&self, which: Which) -> bool {
+        self.kits.iter().any(|k| !k.identities(which).is_empty())
+    }
+
+    /// The series and store a kit names.
+    pub fn kit(&self) -> Option<&Kit> {
+        self.kits.iter().find(|k| !k.series.is_empty() || !k.store.is_empty())
+    }
+
+    /// The key that signatures are checked with, as far as a kit holds it.
+    ///
+    /// # Errors
+    /// When the kit's key is malformed.
+    pub fn public_key(&self) -> Result<Option<PublicKey>> {
+        let text = self.kits.iter().find_map(|k| k.signing_public.as_ref());
+        text.map(|t| PublicKey::from_text(t)).transpose()
+    }
+}
+
+fn setting(world: &World, config: &Config, which: Which) -> String {
+    let identity = match which {
+        Which::State => &config.state.identity,
+        Which::Secrets => &config.secrets.identity,
+    };
+    match identity {
+        Identity::Keyring => "keyring".to_owned(),
+        Identity::None => "none".to_owned(),
+        Identity::Command(command) => format!("command:{command}"),
+        Identity::File(file) => {
+            format!("file:{}", crate::model::config::expand_home(file, &world.home).display())
+        }
+    }
+}
+
+/// Reads a key text, asking for the passphrase where it has one.
+///
+/// # Errors
+/// When it is malformed, or cannot be opened.
+pub fn read_kit(world: &World, name: &str, text: &SecretString) -> Result<Kit> {
+    if !is_protected(text.expose_secret()) {
+        return Kit::parse(text.expose_secret());
+    }
+    let passphrase = match world.var("LIFEBOAT_PASSPHRASE").and_then(|p| p.to_str()) {
+        Some(passphrase) => Some(SecretString::from(passphrase)),
+        None if world.terminal => prompt::passphrase(&format!("Passphrase of {name}: "))?,
+        None => None,
+    };
+    let Some(passphrase) = passphrase else {
+        return Err(Error::new(Kind::NoIdentity, format!("{name} is protected by a passphrase and nobody can be asked"))
+            .hint("run this on a terminal, or set LIFEBOAT_PASSPHRASE"));
+    };
+    let opened = age_keys::decrypt_with_passphrase(text.expose_secret().as_bytes(), &passphrase)?;
+    Kit::parse(opened.expose_secret())
+}
+
+/// SHA-256 of bytes, as references to commits carry it.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).into()
+}
+
+/// Signs a commit and checks that the result verifies.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn sign_commit(key: &SigningKey, commit: &Commit, text: &str) -> Result<String> {
+    let comment = Commit::trusted_comment(&commit.series, &commit.id);
+    let signature = crate::stream::sign::sign(key, text.as_bytes(), &comment)?;
+    crate::stream::sign::verify(&key.public(), text.as_bytes(), &signature, &comment)?;
+    Ok(signature)
+}
+
+/// The catalog of a series, in its state directory.
+///
+/// # Errors
+/// When it cannot be opened or made.
+pub fn open_catalog(world: &World, series: &str) -> Result<catalog::Catalog> {
+    let dir = world.state_dir(series);
+    crate::host::world::private_dir(&dir)?;
+    catalog::Catalog::open(&dir)
+}

@@ -1,0 +1,283 @@
+//! What is on the store, judged: which commits verify, what is incomplete, what somebody tampered with.
+
+use std::collections::BTreeMap;
+
+use super::session::sha256;
+use crate::error::{Error, Kind, Result};
+use crate::host::store::Store;
+use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Reference, SIGNATURE_BYTES_MAX};
+use crate::model::path::printable;
+use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, SIGNATURE, SnapshotId};
+use crate::stream::sign::{self, PublicKey};
+
+/// Seconds in a day.
+const DAY_SECONDS: i64 = 86_400;
+
+/// How far an archive on the store can be trusted.
+pub enum Standing {
+    /// Its commit is signed by the series' key and says what its name says.
+    Verified(Box<Commit>),
+    /// It has a commit that does not verify.
+    Unverified {
+        /// Why.
+        why: Error,
+        /// What it says, if it can be read at all.
+        commit: Option<Box<Commit>>,
+    },
+    /// It has no commit: an interrupted run, or one that is under way.
+    Incomplete,
+}
+
+/// One archive on the store.
+pub struct Found {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is worth.
+    pub standing: Standing,
+    /// SHA-256 of its commit.
+    pub commit_sha256: [u8; 32],
+    /// Its objects and their sizes, as listed.
+    pub objects: BTreeMap<String, u64>,
+}
+
+impl Found {
+    /// The commit, if it verifies.
+    pub fn verified(&self) -> Option<&Commit> {
+        match &self.standing {
+            Standing::Verified(commit) => Some(commit),
+            _ => None,
+        }
+    }
+
+    /// What the listing shows to be wrong with the objects of a verified commit.
+    pub fn damage(&self) -> Option<String> {
+        let commit = self.verified()?;
+        commit.objects.iter().find_map(|object| match self.objects.get(&object.name) {
+            None => Some(format!("{} is missing", object.name)),
+            Some(size) if *size != object.size => Some(format!("{} has the wrong size", object.name)),
+            Some(_) => None,
+        })
+    }
+
+    /// A reference to it, as later commits carry it.
+    pub fn reference(&self) -> Option<Reference> {
+        let commit = self.verified()?;
+        Some(Reference { id: commit.id.clone(), sha256: self.commit_sha256, life: Some(commit.life) })
+    }
+}
+
+/// All archives of a series, by time of their ids.
+///
+/// # Errors
+/// When the store cannot be listed or read.
+pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<Found>> {
+    let mut directories: Vec<String> = store.list_directories("state")?;
+    directories.iter_mut().for_each(|tier| *tier = format!("{tier}/{series}"));
+    directories.push(format!("secrets/{series}"));
+    directories.push(format!("{SECRETS_PINNED}/{series}"));
+    let mut places: BTreeMap<String, (Place, BTreeMap<String, u64>)> = BTreeMap::new();
+    for directory in directories {
+        for listed in store.list(&directory)? {
+            if let Some((place, name)) = Place::parse(&listed.key).filter(|(p, _)| p.series == series) {
+                let entry = places.entry(place.directory()).or_insert_with(|| (place.clone(), BTreeMap::new()));
+                entry.1.insert(name.to_owned(), listed.size);
+            }
+        }
+    }
+    let mut out: Vec<Found> =
+        places.into_values().map(|(place, objects)| judge(store, key, place, objects)).collect::<Result<_>>()?;
+    out.sort_by(|a, b| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())));
+    Ok(out)
+}
+
+fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
+    let mut found = Found { place, standing: Standing::Incomplete, commit_sha256: [0; 32], objects };
+    let Some(bytes) = store.get_if_there(&found.place.object(COMMIT), COMMIT_BYTES_MAX)? else { return Ok(found) };
+    found.commit_sha256 = sha256(&bytes);
+    let signature = store.get_if_there(&found.place.object(SIGNATURE), SIGNATURE_BYTES_MAX)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::damaged("the commit is not text"));
+    let commit = text.as_ref().map_err(clone_error).and_then(|t| Commit::parse(t));
+    let verdict = check(&found.place, key, &bytes, signature.as_deref(), commit.as_ref());
+    found.standing = match (verdict, commit) {
+        (Ok(()), Ok(commit)) => Standing::Verified(Box::new(commit)),
+        (Err(why), commit) => Standing::Unverified { why, commit: commit.ok().map(Box::new) },
+        (Ok(()), Err(why)) => Standing::Unverified { why, commit: None },
+    };
+    Ok(found)
+}
+
+fn clone_error(e: &Error) -> Error {
+    Error::new(e.kind(), e.to_string())
+}
+
+fn check(
+    place: &Place,
+    key: Option<&PublicKey>,
+    bytes: &[u8],
+    signature: Option<&[u8]>,
+    commit: Result<&Commit, &Error>,
+) -> Result<()> {
+    let key = key.ok_or_else(|| Error::damaged("there is no key to check its signature with"))?;
+    let signature = signature.ok_or_else(|| Error::damaged("it is not signed"))?;
+    let signature = std::str::from_utf8(signature).map_err(|_| Error::damaged("its signature is malformed"))?;
+    // The comment is that of the place: a commit that was moved fails here even before its text is read.
+    sign::verify(key, bytes, signature, &Commit::trusted_comment(&place.series, &place.id))?;
+    commit.map_err(clone_error)?.check_place(place)
+}
+
+/// Which archive a person means by `SNAPSHOT`.
+pub enum Wanted {
+    /// The newest that verifies.
+    Latest,
+    /// An id, or the beginning of one.
+    Id(String),
+    /// The newest at or before a moment, in Unix seconds.
+    Before(i64),
+}
+
+impl Wanted {
+    /// Understands `latest`, an id or the beginning of one, a date, a time, and `3 days ago`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it is none of them.
+    pub fn parse(text: &str, now: i64) -> Result<Wanted> {
+        let text = text.trim();
+        if text == "latest" {
+            return Ok(Wanted::Latest);
+        }
+        let id_like = text.len() >= 4
+            && text.bytes().all(|b| b.is_ascii_digit() || b"TZ-abcdef".contains(&b))
+            && text.bytes().take(8).all(|b| b.is_ascii_digit());
+        if id_like {
+            return Ok(Wanted::Id(text.to_owned()));
+        }
+        if let Some(seconds) = parse_time(text, now) {
+            return Ok(Wanted::Before(seconds));
+        }
+        Err(Error::usage(format!("`{}` names no snapshot", printable(text.as_bytes())))
+            .hint("name an id, the beginning of one, `latest`, a date as 2026-11-20, or \"3 days ago\""))
+    }
+}
+
+/// A date means its last second, so that `2026-11-20` finds what was made on that day. Without a zone it is UTC.
+fn parse_time(text: &str, now: i64) -> Option<i64> {
+    if let Ok(date) = text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
+        return Some(date.timestamp().as_second() + DAY_SECONDS - 1);
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(time.as_second());
+    }
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
+        return Some(time.timestamp().as_second());
+    }
+    let mut words = text.split_whitespace();
+    let (number, unit, ago) = (words.next()?, words.next()?, words.next()?);
+    let unit = match unit.trim_end_matches('s') {
+        "minute" => 60,
+        "hour" => 3600,
+        "day" => DAY_SECONDS,
+        "week" => 7 * DAY_SECONDS,
+        "month" => 30 * DAY_SECONDS,
+        "year" => 365 * DAY_SECONDS,
+        _ => return None,
+    };
+    let number: i64 = number.parse().ok().filter(|n| *n >= 0)?;
+    (ago == "ago" && words.next().is_none()).then(|| now.saturating_sub(number.saturating_mul(unit)))
+}
+
+/// Chooses an archive. Without `allow_unsigned` only verified ones count.
+///
+/// # Errors
+/// [`Kind::NotThere`] when there is none, [`Kind::Damaged`] when there are only ones that do not verify, [`Kind::Usage`]
+/// when an abbreviation is ambiguous.
+pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_unsigned: bool) -> Result<&'a Found> {
+    let usable = |f: &Found| match &f.standing {
+        Standing::Verified(_) => true,
+        Standing::Unverified { commit, .. } => allow_unsigned && commit.is_some(),
+        Standing::Incomplete => false,
+    };
+    let of_kind: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive).collect();
+    let matching: Vec<&Found> = of_kind
+        .iter()
+        .copied()
+        .filter(|f| match wanted {
+            Wanted::Latest => true,
+            Wanted::Id(text) => f.place.id.as_str().starts_with(text.as_str()),
+            Wanted::Before(time) => f.place.id.unix_seconds() <= *time,
+        })
+        .collect();
+    let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| usable(f)).collect();
+    // Pinned copies are the same snapshot once more.
+    candidates.sort_by_key(|f| (seq(f), f.place.id.clone()));
+    if let Wanted::Id(text) = wanted {
+        let mut ids: Vec<&SnapshotId> = candidates.iter().map(|f| &f.place.id).collect();
+        ids.dedup();
+        if ids.len() > 1 {
+            return Err(Error::usage(format!("`{text}` is the beginning of {} ids", ids.len()))
+                .hint("write more of it; `lifeboat list` shows the ids"));
+        }
+    }
+    candidates.pop().ok_or_else(|| none(&matching, archive))
+}
+
+fn seq(found: &Found) -> u64 {
+    match &found.standing {
+        Standing::Verified(commit) => commit.seq,
+        Standing::Unverified { commit, .. } => commit.as_ref().map_or(0, |c| c.seq),
+        Standing::Incomplete => 0,
+    }
+}
+
+/// Why nothing could be chosen.
+fn none(matching: &[&Found], archive: Archive) -> Error {
+    let unverified = matching.iter().find_map(|f| match &f.standing {
+        Standing::Unverified { why, .. } => Some((f, why)),
+        _ => None,
+    });
+    match unverified {
+        Some((found, why)) => {
+            let (name, dir) = (archive.name(), found.place.directory());
+            Error::damaged(format!("no {name} verifies: {dir} is not used, {why}"))
+                .hint("check that the kit belongs to this series; --allow-unsigned restores it all the same")
+        }
+        None if !matching.is_empty() => Error::not_there(format!("the only {} there is was never finished", archive.name())),
+        None => Error::not_there(format!("there is no {} to restore", archive.name()))
+            .hint("`lifeboat list` shows what is on the store"),
+    }
+}
+
+/// References of verified commits that lead nowhere though their objects must still live: somebody hid something.
+pub fn hidden(found: &[Found], now: i64) -> Vec<String> {
+    let mut out = Vec::new();
+    for commit in found.iter().filter_map(Found::verified) {
+        let prev = commit.prev.as_ref().map(|r| (r, commit.archive));
+        let bundle = commit.bundle.as_ref().map(|r| (r, Archive::Secrets));
+        let parent = commit.parent.as_ref().map(|r| (r, Archive::State));
+        for (reference, archive) in [prev, bundle, parent].into_iter().flatten() {
+            let there = found.iter().filter(|f| f.place.archive == archive && f.place.id == reference.id);
+            let mut there = there.filter(|f| f.verified().is_some()).peekable();
+            let life = i64::try_from(reference.life.unwrap_or(commit.life)).unwrap_or(i64::MAX);
+            let ends = reference.id.unix_seconds().saturating_add(life.saturating_mul(DAY_SECONDS));
+            let problem = match there.peek() {
+                None if now < ends => "is not there though its time is not over",
+                Some(f) if f.commit_sha256 != reference.sha256 => "is another one than the signed chain names",
+                _ => continue,
+            };
+            let text = format!("{} {} {problem}, says {}", archive.name(), reference.id, commit.id);
+            if !out.contains(&text) {
+                out.push(text);
+            }
+        }
+    }
+    out
+}
+
+/// The highest seq and the newest archives, for a host that lost its catalog.
+pub fn newest(found: &[Found], archive: Archive) -> Option<&Found> {
+    found.iter().filter(|f| f.place.archive == archive && f.verified().is_some()).max_by_key(|f| seq(f))
+}
+
+/// Whether an error means that an object is damaged, rather than that it could not be reached.
+pub fn is_damage(e: &Error) -> bool {
+    e.kind() == Kind::Damaged
+}

@@ -1,0 +1,148 @@
+//! From the configuration's sources to roots on this disk.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::session::signing_key_file;
+use crate::error::{Error, Result};
+use crate::host::scan::{self, Identity};
+use crate::host::source::Root;
+use crate::host::store::Store;
+use crate::host::world::World;
+use crate::model::class::{Rules, Scope};
+use crate::model::config::{Config, Identity as Setting, Origin, expand_home};
+use crate::model::layout::Layout;
+use crate::model::manifest;
+use crate::model::path::printable;
+use crate::model::preset::{self, Preset};
+
+/// The agents that are on this machine: presets whose required roots are there.
+pub fn detected(world: &World) -> Vec<String> {
+    let here = |p: &&Preset| {
+        let roots = p.roots(&|name| variable(world, name), &world.home);
+        let mut required = roots.iter().filter(|r| r.required).peekable();
+        required.peek().is_some() && required.all(|r| r.path.exists())
+    };
+    preset::builtin().iter().filter(here).map(|p| p.name.clone()).collect()
+}
+
+fn variable(world: &World, name: &str) -> Option<OsString> {
+    world.var(name).map(OsString::from)
+}
+
+/// The configured sources as a scan takes them.
+pub struct Resolved {
+    /// What is there.
+    pub sources: Vec<scan::Source>,
+    /// As the manifest lists them.
+    pub described: Vec<manifest::Source>,
+    /// Archive paths of configured roots that are not there.
+    pub absent: Vec<Vec<u8>>,
+    /// lifeboat's own files.
+    pub own: HashSet<Identity>,
+}
+
+/// A root before its rules are made.
+struct Wanted<'a> {
+    path: PathBuf,
+    source: &'a crate::model::config::Source,
+    preset: Option<(&'static Preset, String)>,
+}
+
+/// Finds the roots of all configured sources.
+///
+/// # Errors
+/// [`Kind::NotThere`](crate::Kind::NotThere) when none of them is there; rules that are no globs.
+pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store) -> Result<Resolved> {
+    let layout = Layout::machine(world.home.as_os_str().as_bytes());
+    let (mut wanted, mut absent): (Vec<Wanted<'_>>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+    for source in &config.sources {
+        for (path, required, preset) in roots_of(world, source) {
+            let path = std::path::absolute(world.home.join(path)).unwrap_or_default();
+            match real_paths(&path) {
+                Some(paths) => wanted.extend(paths.into_iter().map(|path| Wanted { path, source, preset: preset.clone() })),
+                None if required => absent.push(layout.to_archive(path.as_os_str().as_bytes())),
+                None => {}
+            }
+        }
+    }
+    if wanted.is_empty() {
+        let names: Vec<String> = absent.iter().map(|p| printable(&layout.to_disk(p))).collect();
+        let names = if names.is_empty() { "the agents' homes".to_owned() } else { names.join(", ") };
+        return Err(Error::not_there(format!("no source is there: {names}"))
+            .hint("mount what is missing, or change the sources of the configuration"));
+    }
+    let mut seen = HashSet::new();
+    wanted.retain(|w| seen.insert(w.path.clone()));
+    wanted.sort_by(|a, b| a.path.cmp(&b.path));
+    let own_paths = own_paths(world, config, config_file, store);
+    let (mut sources, mut described) = (Vec::new(), Vec::new());
+    for root in &wanted {
+        // Roots of other sources are scanned by their own rules; an empty reason keeps them out of the list of skips.
+        let mut apart: Vec<(PathBuf, String)> =
+            wanted.iter().filter(|w| w.path != root.path).map(|w| (w.path.clone(), String::new())).collect();
+        apart.extend(own_paths.iter().map(|p| (p.clone(), scan::OWN.to_owned())));
+        let archive_path = layout.to_archive(root.path.as_os_str().as_bytes());
+        let rules = Rules::new(&Scope {
+            root: Some(&root.path),
+            preset: root.preset.as_ref().map(|(p, id)| (*p, id.as_str())),
+            include: &root.source.include,
+            exclude: &root.source.exclude,
+            secret: &root.source.secret,
+            state: &root.source.state,
+            apart: &apart,
+        })?;
+        described.push(manifest::Source {
+            path: printable(&archive_path),
+            preset: root.preset.as_ref().map(|(p, _)| p.name.clone()),
+        });
+        sources.push(scan::Source { root: Root::open(&root.path, archive_path)?, rules });
+    }
+    let own = own_paths.iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| (m.dev(), m.ino())).collect();
+    Ok(Resolved { sources, described, absent, own })
+}
+
+fn roots_of(
+    world: &World,
+    source: &crate::model::config::Source,
+) -> Vec<(PathBuf, bool, Option<(&'static Preset, String)>)> {
+    match &source.origin {
+        Origin::Path(path) => vec![(expand_home(path, &world.home), true, None)],
+        Origin::Preset(name) => preset::find(name).map_or(Vec::new(), |preset| {
+            let roots = preset.roots(&|name| variable(world, name), &world.home);
+            roots.into_iter().map(|r| (r.path, r.required, Some((preset, r.id)))).collect()
+        }),
+    }
+}
+
+/// Where a root really is, with no symbolic link on the way. A root that is itself a link is two: the link, and what it
+/// leads to, so that a restore brings back both.
+fn real_paths(path: &Path) -> Option<Vec<PathBuf>> {
+    let real = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => std::fs::canonicalize(parent).ok()?.join(name),
+        _ => path.to_owned(),
+    };
+    let meta = std::fs::symlink_metadata(&real).ok()?;
+    if !meta.file_type().is_symlink() {
+        return Some(vec![real]);
+    }
+    let target = std::fs::canonicalize(&real).ok()?;
+    Some(vec![real, target])
+}
+
+/// What is never backed up: keys beside what they open would make the split in two archives a joke, and a store in a
+/// backup of itself grows for ever.
+fn own_paths(world: &World, config: &Config, config_file: &Path, store: &Store) -> Vec<PathBuf> {
+    let state_dir = world.state_dir(&config.name);
+    let mut paths = vec![signing_key_file(config_file), world.default_kit(), state_dir];
+    paths.extend(store.local().map(Path::to_owned));
+    for setting in [&config.state.identity, &config.secrets.identity] {
+        if let Setting::File(file) = setting {
+            paths.push(expand_home(file, &world.home));
+        }
+    }
+    paths.into_iter().filter_map(|p| std::fs::canonicalize(p).ok()).collect()
+}
