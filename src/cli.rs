@@ -1,1 +1,273 @@
-//! ...
+//! The command line: parsing, dispatch, help. A contract: scripts rely on it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::commands::{backup, init, list, restore};
+use crate::error::Error;
+use crate::host::world::World;
+use crate::output::{self, Printer, Voice};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 written or restored but incomplete, 4 damage found,
+10 store, source or configuration missing, 11 another run holds the lock, 12 no identity opens it,
+130 interrupted. Treat any other as failed.";
+
+/// Encrypted, signed backups of an AI agent's home: state and secrets apart, restorable with age, zstd and tar alone
+#[derive(Parser)]
+#[command(name = "lifeboat", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// Configuration file [default: $LIFEBOAT_CONFIG, else ~/.config/lifeboat/config.toml, else /etc/lifeboat/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more, for example what is left out and why
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up keys, recovery kit, store and configuration
+    #[command(after_help = INIT_HELP)]
+    Init(InitArgs),
+    /// Back up all sources, state and secrets in two archives
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// List the snapshots and bundles on the store
+    #[command(after_help = LIST_HELP)]
+    List(ListArgs),
+    /// Bring a snapshot back, from kit and store alone
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
+}
+
+const INIT_HELP: &str = "\
+Examples:
+  lifeboat init                                  agents that are here, a store on this disk
+  lifeboat init --store /mnt/nas/backups --name vm1 --kit /media/stick/lifeboat-key.txt
+  lifeboat init --source ~/projects              add a source to the configuration
+  lifeboat init --kit lifeboat-key.txt           go on with a series on a new machine
+
+The recovery kit is all that opens the backups. Lose it and the machine, and they are gone.
+Exit codes: 0 done, 1 failed, 2 usage, 10 store or source missing, 130 interrupted.";
+
+const BACKUP_HELP: &str = "\
+Examples:
+  lifeboat backup                                what cron runs; without a configuration it makes one first
+  lifeboat backup ~/.hermes                      the same for one path
+  lifeboat backup --secrets-only                 after a key rotation
+  lifeboat backup --dry-run -v                   what would be written, what is left out and why
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
+10 store or source missing, 11 another run holds the lock, 130 interrupted.";
+
+const LIST_HELP: &str = "\
+Examples:
+  lifeboat list
+  lifeboat list --store /mnt/nas/backups --all   every series on that store
+  lifeboat list --identity lifeboat-key.txt      of a kit's series, with numbers of files
+
+Exit codes: 0 done, 1 failed, 10 store missing, 12 the passphrase or kit is wrong.";
+
+const RESTORE_HELP: &str = "\
+SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot) or \"3 days ago\".
+Without --target everything goes where it was: into this user's home, and to the same places outside it.
+What is there already and the same is left alone; what differs stops the restore before anything is changed.
+
+Examples:
+  lifeboat restore --identity lifeboat-key.txt               everything, on a new machine
+  lifeboat restore --identity lifeboat-key.txt --target /tmp/look
+  lifeboat restore 2026-11-20 --no-secrets --target old
+  lifeboat restore --secrets-only --overwrite                the newest keys
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
+10 store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+#[derive(Args)]
+struct InitArgs {
+    /// Where backups go: a directory or file:///directory [default: ~/.local/share/lifeboat/store]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Name of the series [default: the host's name]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+    /// Back up an agent's home: hermes, claude-code, openclaw, codex [default: those that are here]
+    #[arg(long, value_name = "NAME")]
+    preset: Vec<String>,
+    /// Back up a directory or file
+    #[arg(long, value_name = "PATH")]
+    source: Vec<PathBuf>,
+    /// Recovery kit: written if it is not there, else its series is continued [default: ~/lifeboat-key.txt]
+    #[arg(long, value_name = "FILE")]
+    kit: Option<PathBuf>,
+    /// Leave no identity on this host: it can back up, but not open what it wrote
+    #[arg(long)]
+    sealed: bool,
+    /// Protect the kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
+    #[arg(long)]
+    passphrase: bool,
+}
+
+#[derive(Args)]
+struct BackupArgs {
+    /// Sources; with a configuration they must be in it
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Write the secrets bundle alone
+    #[arg(long)]
+    secrets_only: bool,
+    /// Read every file, whatever is known of it
+    #[arg(long)]
+    rehash: bool,
+    /// Tell what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+struct ListArgs {
+    /// Every series on the store
+    #[arg(long)]
+    all: bool,
+    /// Another store than the configured one
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Another series than the configured one
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+    /// Recovery kit
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RestoreArgs {
+    /// Which snapshot
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    snapshot: String,
+    /// Recovery kit, or any file with the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+    /// Restore below DIR, as DIR/home and DIR/root
+    #[arg(long, value_name = "DIR")]
+    target: Option<PathBuf>,
+    /// Leave secrets out
+    #[arg(long, conflicts_with = "secrets_only")]
+    no_secrets: bool,
+    /// Restore the newest secrets bundle alone
+    #[arg(long)]
+    secrets_only: bool,
+    /// Replace what differs
+    #[arg(long)]
+    overwrite: bool,
+    /// Restore a snapshot whose signature does not verify
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Tell what would be restored, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Parses `args`, runs what they ask for, prints, and gives the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { 2 } else { 0 };
+            // Whoever closed the pipe has read enough.
+            e.print().unwrap_or(());
+            return ExitCode::from(code);
+        }
+    };
+    let Global { config, json, quiet, verbose } = cli.global;
+    let mut voice = Voice { json, quiet, verbose, terminal: false };
+    let mut world = match signals().and_then(World::real) {
+        Ok(world) => world,
+        Err(e) => {
+            output::print_error(voice, &e);
+            return ExitCode::from(e.kind().exit_code());
+        }
+    };
+    voice.terminal = world.terminal;
+    if let Some(config) = config {
+        world.env.insert("LIFEBOAT_CONFIG".into(), config.into());
+    }
+    dispatch(&world, voice, cli.command)
+}
+
+fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    match command {
+        Command::Init(a) => {
+            let InitArgs { store, name, preset: presets, source: sources, kit, sealed, passphrase } = a;
+            let args = init::Args { store, name, presets, sources, kit, sealed, passphrase };
+            let result = init::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Backup(a) => {
+            let BackupArgs { paths, secrets_only, rehash, dry_run } = a;
+            let args = backup::Args { paths, secrets_only, rehash, dry_run };
+            let result = backup::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::List(a) => {
+            let ListArgs { all, store, name, identity } = a;
+            let args = list::Args { all, store, name, identity };
+            let result = list::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Restore(a) => {
+            let args = restore::Args {
+                snapshot: a.snapshot,
+                identity: a.identity,
+                store: a.store,
+                name: a.name,
+                target: a.target,
+                no_secrets: a.no_secrets,
+                secrets_only: a.secrets_only,
+                overwrite: a.overwrite,
+                allow_unsigned: a.allow_unsigned,
+                dry_run: a.dry_run,
+            };
+            let result = restore::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+    }
+}
+
+/// The first signal asks to stop, the second one insists.
+fn signals() -> Result<Arc<AtomicBool>, Error> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|e| Error::failed("cannot listen for signals").because(e))?;
+    }
+    Ok(stop)
+}

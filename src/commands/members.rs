@@ -14,8 +14,8 @@ use crate::host::source::{self, NoFile, Root, SourceFile};
 use crate::host::world::World;
 use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
-use crate::model::manifest::Database;
-use crate::model::path::{file_name, printable};
+use crate::model::manifest::{Database, PathName};
+use crate::model::path::file_name;
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, Tree};
 use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
@@ -129,8 +129,7 @@ impl<'a> Members<'a> {
     /// A hard link's header carries the metadata of its file.
     fn linked(&self, index: Index) -> Entry {
         let entry = self.scan.tree.entry(index);
-        let file = self.scan.groups.values().find(|g| g.contains(&index)).map(|g| self.scan.tree.entry(g[0]));
-        match file {
+        match self.scan.file_of.get(&index).map(|file| self.scan.tree.entry(*file)) {
             Some(file) => Entry { mode: file.mode, owner: file.owner, mtime: file.mtime, ..entry },
             None => entry,
         }
@@ -311,7 +310,9 @@ impl<'a> Members<'a> {
         for &(offset, length) in extents.as_deref().unwrap_or(&whole) {
             hash_zeros(&mut hasher, offset - hashed);
             let copied = match file.file.seek(SeekFrom::Start(offset)) {
-                Ok(_) => tar.copy(&mut file.file, length, &mut |bytes| drop(hasher.update(bytes))),
+                Ok(_) => tar.copy(&mut file.file, length, &mut |bytes| {
+                    hasher.update(bytes);
+                }),
                 Err(e) => Err(Ok(e)),
             };
             let problem = match copied {
@@ -350,7 +351,9 @@ impl<'a> Members<'a> {
                 tar.write(&header)?;
                 entry.at = Some(tar.position());
                 let mut hasher = blake3::Hasher::new();
-                let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| drop(hasher.update(bytes)));
+                let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
+                    hasher.update(bytes);
+                });
                 let n = copied.map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
                 if n != entry.size {
                     return Err(Error::failed("a database copy is shorter than it should be: this is a bug in lifeboat"));
@@ -377,7 +380,7 @@ impl<'a> Members<'a> {
             let what = self.shown(index);
             self.outcome.unreadable.push(format!("{what}: the database is damaged, and stored as it is ({first})"));
         }
-        self.outcome.databases.push(Database { path: printable(path), facts });
+        self.outcome.databases.push(Database { path: PathName::new(path), facts });
     }
 
     /// Bytes of what cannot be opened as a database, with its sidecars.
@@ -468,5 +471,5 @@ fn extension(name: &[u8]) -> &[u8] {
 
 /// The paths of the databases that were stored as such.
 pub fn database_paths(databases: &[Database]) -> HashSet<Vec<u8>> {
-    databases.iter().map(|d| d.path.as_bytes().to_vec()).collect()
+    databases.iter().map(|d| d.path.bytes()).collect()
 }

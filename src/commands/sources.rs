@@ -96,7 +96,7 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
             apart: &apart,
         })?;
         described.push(manifest::Source {
-            path: printable(&archive_path),
+            path: manifest::PathName::new(&archive_path),
             preset: root.preset.as_ref().map(|(p, _)| p.name.clone()),
         });
         sources.push(scan::Source { root: Root::open(&root.path, archive_path)?, rules });

@@ -55,6 +55,8 @@ pub struct Scan {
     pub vanished: u64,
     /// Names of files with several, by inode: the first is the one that is archived.
     pub groups: HashMap<Index, Vec<Index>>,
+    /// The file that each hard link is a name of.
+    pub file_of: HashMap<Index, Index>,
 }
 
 /// Walks all sources. `avoid` are lifeboat's own files and directories, which are never backed up; `tick` is called
@@ -370,6 +372,7 @@ impl Scan {
             let first = self.tree.path(group[0]);
             for i in &group[1..] {
                 self.tree.set_entry(*i, &Entry { target: first.clone(), ..Entry::new(Kind::Hardlink) });
+                self.file_of.insert(*i, group[0]);
             }
             self.groups.insert(group[0], group);
         }

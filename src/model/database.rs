@@ -12,7 +12,6 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Facts about one database copy, for comparing it with earlier and restored ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Facts {
     /// Bytes per page.
     pub page_size: u32,

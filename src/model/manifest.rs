@@ -56,11 +56,34 @@ pub struct Header {
     pub frames: Vec<Frame>,
 }
 
+/// An archive path as JSON members: `path`, or `path_b64` where it is not UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathName {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+}
+
+impl PathName {
+    /// The members for `path`.
+    pub fn new(path: &[u8]) -> Self {
+        let (path, path_b64) = text(path);
+        PathName { path, path_b64 }
+    }
+
+    /// The path; empty where the members are no path.
+    pub fn bytes(&self) -> Vec<u8> {
+        bytes(self.path.clone(), self.path_b64.clone(), "path").ok().flatten().unwrap_or_default()
+    }
+}
+
 /// A source root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The archive path, made printable if it is not UTF-8.
-    pub path: String,
+    /// The archive path.
+    #[serde(flatten)]
+    pub path: PathName,
     /// The preset that knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
@@ -95,8 +118,9 @@ impl Counts {
 /// A SQLite database in the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
-    /// Its path, made printable if it is not UTF-8.
-    pub path: String,
+    /// Its path.
+    #[serde(flatten)]
+    pub path: PathName,
     /// What was read from it.
     #[serde(flatten)]
     pub facts: super::database::Facts,
@@ -105,8 +129,9 @@ pub struct Database {
 /// Something a scan left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Its path, made printable if it is not UTF-8.
-    pub path: String,
+    /// Its path.
+    #[serde(flatten)]
+    pub path: PathName,
     /// Why.
     pub reason: String,
 }

@@ -1,6 +1,6 @@
 //! Manifests as objects: lines in zstd in age.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 
 use super::age_keys::{Identities, Recipients};
 use super::archive_writer::skippable;
@@ -56,44 +56,74 @@ impl<W: std::io::Write> std::io::Write for Counted<W> {
     }
 }
 
+/// The lines of a manifest, one after the other.
+struct Lines<R> {
+    input: R,
+    line: Vec<u8>,
+    name: String,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads the next line; `false` at the end.
+    fn next(&mut self, limit: usize) -> Result<bool> {
+        self.line.clear();
+        let n = Read::take(&mut self.input, limit as u64)
+            .read_until(b'\n', &mut self.line)
+            .map_err(|e| truncated(&self.name, e))?;
+        if n > 0 && self.line.pop() != Some(b'\n') {
+            let name = &self.name;
+            return Err(Error::damaged(format!("{name} ends in the middle of a line, or has one that is too long")));
+        }
+        Ok(n > 0)
+    }
+
+    fn header(&mut self) -> Result<Header> {
+        if !self.next(HEADER_BYTES_MAX)? {
+            return Err(Error::damaged(format!("{} is empty", self.name)));
+        }
+        Header::parse(&self.line)
+    }
+}
+
+fn truncated(name: &str, e: std::io::Error) -> Error {
+    Error::damaged(format!("{name} is truncated or altered")).because(e)
+}
+
+fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<Lines<impl BufRead + use<'a>>> {
+    let mut zstd = zstd::stream::read::Decoder::new(plain).map_err(|e| truncated(name, e))?;
+    // 2^27 is what stock zstd accepts without a flag.
+    zstd.window_log_max(27).map_err(|e| truncated(name, e))?;
+    Ok(Lines { input: BufReader::with_capacity(1 << 16, zstd), line: Vec::new(), name: name.to_owned() })
+}
+
+/// Reads only the header of the object `sealed`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result<Header> {
+    let mut plain = seal::open(sealed, identities, name)?;
+    lines(name, &mut plain)?.header()
+}
+
 /// Reads the object `sealed`, called `name` in errors, to its end.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
 /// [`Header::parse`] and [`Loader`] refuse.
 pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive) -> Result<(Header, Tree)> {
-    let truncated = |e: std::io::Error| Error::damaged(format!("{name} is truncated or altered")).because(e);
     let mut plain = seal::open(sealed, identities, name)?;
-    let mut zstd = zstd::stream::read::Decoder::new(&mut plain).map_err(truncated)?;
-    // 2^27 is what stock zstd accepts without a flag.
-    zstd.window_log_max(27).map_err(truncated)?;
-    let mut lines = BufReader::with_capacity(1 << 16, zstd);
-    let mut line = Vec::new();
-    let mut next = |line: &mut Vec<u8>, limit: usize| -> Result<bool> {
-        line.clear();
-        let n = (&mut lines).take(limit as u64).read_until(b'\n', line).map_err(truncated)?;
-        if n == 0 {
-            return Ok(false);
-        }
-        if line.pop() != Some(b'\n') {
-            return Err(Error::damaged(format!("{name} ends in the middle of a line, or has one that is too long")));
-        }
-        Ok(true)
-    };
-    if !next(&mut line, HEADER_BYTES_MAX)? {
-        return Err(Error::damaged(format!("{name} is empty")));
-    }
-    let header = Header::parse(&line)?;
+    let mut lines = lines(name, &mut plain)?;
+    let header = lines.header()?;
     if header.archive != archive.word() {
         return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
     }
     let mut loader = Loader::new(archive, &header);
-    while next(&mut line, LINE_BYTES_MAX)? {
-        loader.line(&line)?;
+    while lines.next(LINE_BYTES_MAX)? {
+        loader.line(&lines.line)?;
     }
     drop(lines);
     // Reaching age's last chunk proves that nothing was cut off.
-    std::io::copy(&mut plain, &mut std::io::sink()).map_err(truncated)?;
+    std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(name, e))?;
     let tree = loader.finish(&header)?;
     Ok((header, tree))
 }

@@ -1,0 +1,343 @@
+//! `lifeboat backup`: a snapshot of all sources, in two archives.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::session::{Configured, configuration, open_catalog, signing_key};
+use super::sources::{Resolved, resolve};
+use super::write_archive::{Committed, Listing, Run, Terms, settle, write};
+use super::{Event, Events, Report, bytes_text, count_text, init, snapshots};
+use crate::error::{Error, Result};
+use crate::host::catalog::Catalog;
+use crate::host::scan::{Scan, scan};
+use crate::host::staging::Staging;
+use crate::host::store::{Access, Store};
+use crate::host::world::{Lock, World};
+use crate::model::commit::Reference;
+use crate::model::config::{Config, Origin, expand_home};
+use crate::model::entry::{Entry, Kind};
+use crate::model::layout::Layout;
+use crate::model::path::{printable, printable_path};
+use crate::model::preset;
+use crate::model::store_key::Archive;
+use crate::model::tiers::life_days;
+use crate::model::tree::NONE;
+use crate::stream::sign::SigningKey;
+
+/// What `backup` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    /// Sources: all of them go into a new configuration; with a configuration they must be in it.
+    pub paths: Vec<PathBuf>,
+    /// Write the secrets bundle alone.
+    pub secrets_only: bool,
+    /// Read every file, whatever is known of it. Fulls always do.
+    pub rehash: bool,
+    /// Tell what would be written, and write nothing.
+    pub dry_run: bool,
+}
+
+/// One archive of the snapshot.
+#[derive(Debug, Serialize)]
+pub struct Written {
+    /// Its id.
+    pub id: String,
+    /// Where it stands on the store.
+    pub place: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// Bytes on the store.
+    pub stored: u64,
+}
+
+/// What `backup` did.
+#[derive(Debug, Default, Serialize)]
+pub struct Done {
+    /// The series.
+    pub series: String,
+    /// The store.
+    pub store: String,
+    /// The state archive.
+    pub state: Option<Written>,
+    /// The secrets bundle.
+    pub secrets: Option<Written>,
+    /// Nothing was written.
+    pub dry_run: bool,
+    /// What could not be read; a secret without its name.
+    pub unreadable: Vec<String>,
+    /// Entries that went away meanwhile.
+    pub vanished: u64,
+    /// Files that changed while they were read.
+    pub changed: u64,
+    /// Entries left out on purpose.
+    pub skipped: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+impl Report for Done {
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let what = if self.dry_run { "would write" } else { "wrote" };
+        for (name, written) in [("state", &self.state), ("secrets", &self.secrets)] {
+            if let Some(w) = written {
+                let (files, bytes) = (count_text(w.files, "file"), bytes_text(w.bytes));
+                let stored = if self.dry_run { String::new() } else { format!(", {} stored", bytes_text(w.stored)) };
+                out.push_str(&format!("{what} {name:<8}{}  {files}, {bytes}{stored}\n", w.id));
+            }
+        }
+        let mut notes = Vec::new();
+        for (n, text) in [
+            (self.vanished, "went away while it ran"),
+            (self.changed, "changed while being read"),
+            (self.skipped, "left out by rule (-v lists them)"),
+        ] {
+            if n > 0 {
+                notes.push(format!("{n} {text}"));
+            }
+        }
+        if !notes.is_empty() {
+            out.push_str(&format!("{}\n", notes.join(", ")));
+        }
+        for line in &self.unreadable {
+            out.push_str(&format!("incomplete: {line}\n"));
+        }
+        out
+    }
+
+    fn incomplete(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+}
+
+/// Makes a snapshot; without a configuration it makes that first.
+///
+/// # Errors
+/// When nothing could be committed. What could not be read is in the report instead.
+pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
+    let begun = std::time::Instant::now();
+    let Configured { config, file } = match configuration(world)? {
+        Some(configured) => configured,
+        None => initialise(world, args, events)?,
+    };
+    check_paths(world, args, &config)?;
+    let access = if config.store.starts_with("file:") { Access::Existing } else { Access::Create };
+    let store = Store::open(world, &config.store, access)?;
+    let _lock = Lock::take(&world.state_dir(&config.name))?;
+    let resolved = resolve(world, &config, &file, &store)?;
+    events(Event::Phase("looking at the sources"));
+    let mut found = look(world, &resolved, events)?;
+    let mut done = Done {
+        series: config.name.clone(),
+        store: store.name(),
+        vanished: found.vanished,
+        skipped: found.skipped.len() as u64,
+        dry_run: args.dry_run,
+        ..Done::default()
+    };
+    for skip in found.skipped.iter().filter(|s| s.archive == Archive::State) {
+        events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
+    }
+    if args.dry_run {
+        preview(&found, args, &mut done);
+    } else {
+        let key = signing_key(world, &file)?;
+        let mut catalog = open_catalog(world, &config.name)?;
+        settle(world, &config.name, &store, &mut catalog, events)?;
+        let staging = Staging::open(&world.state_dir(&config.name))?;
+        let mut run = Run {
+            world,
+            config: &config,
+            store: &store,
+            key: &key,
+            catalog: &mut catalog,
+            sources: &resolved.sources,
+            described: &resolved.described,
+            staging: staging.path(),
+            policy: policy(&config),
+            started: world.now(),
+        };
+        archives(&mut run, args, &mut found, &mut done, events)?;
+    }
+    done.seconds = begun.elapsed().as_secs_f64();
+    Ok(done)
+}
+
+/// `backup` on a machine that was never set up: everything by default, said in a few lines.
+fn initialise(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Configured> {
+    if args.dry_run {
+        return Err(Error::not_there("there is no configuration yet, and a dry run makes none")
+            .hint("run `lifeboat init`, or `lifeboat backup PATH` once"));
+    }
+    let asked = init::Args { sources: args.paths.clone(), ..init::Args::default() };
+    let done = init::run(world, &asked, events)?;
+    events(Event::Note("there was no configuration, so one was made:".to_owned()));
+    for line in done.text().lines() {
+        events(Event::Note(line.to_owned()));
+    }
+    if args.paths.is_empty() || done.sources.len() == args.paths.len() {
+        events(Event::Note(
+            "The store is on this machine's own disk: it outlives a mistake, not the machine. See `lifeboat init --help`."
+                .to_owned(),
+        ));
+    }
+    configuration(world)?.ok_or_else(|| Error::failed("the configuration that was just made cannot be found"))
+}
+
+/// A snapshot is always of all sources; a path on the command line can only say that it is one of them.
+fn check_paths(world: &World, args: &Args, config: &Config) -> Result<()> {
+    for path in &args.paths {
+        let real = std::fs::canonicalize(path)
+            .map_err(|e| Error::not_there(format!("the source {} is not there", printable_path(path))).because(e))?;
+        let configured = config.sources.iter().any(|s| match &s.origin {
+            Origin::Path(p) => std::fs::canonicalize(expand_home(p, &world.home)).is_ok_and(|p| p == real),
+            Origin::Preset(name) => preset::find(name).is_some_and(|preset| {
+                let roots = preset.roots(&|name| world.var(name).map(Into::into), &world.home);
+                roots.iter().any(|r| std::fs::canonicalize(&r.path).is_ok_and(|p| p == real))
+            }),
+        });
+        if !configured {
+            let shown = printable_path(path);
+            return Err(Error::usage(format!("{shown} is no source of series {}", config.name))
+                .hint(format!("`lifeboat init --source {shown}` adds it; a backup is always of all sources")));
+        }
+    }
+    Ok(())
+}
+
+/// Scans, and adds what should be there and is not.
+fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<Scan> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let layout = Layout::machine(world.home.as_os_str().as_bytes());
+    let mut found = scan(&resolved.sources, &layout, &resolved.own, &mut |entries| {
+        events(Event::Progress { files: entries, files_total: 0, bytes: 0, bytes_total: 0 });
+        world.check_stop()
+    })?;
+    for path in &resolved.absent {
+        let index = found.tree.push(NONE, path, Kind::Missing, Archive::State);
+        let reason = "the source is not there".to_owned();
+        found.tree.set_entry(index, &Entry { reason, ..Entry::new(Kind::Missing) });
+    }
+    Ok(found)
+}
+
+/// What a dry run can say without reading files.
+fn preview(found: &Scan, args: &Args, done: &mut Done) {
+    let written = |archive| {
+        let listing = Listing::of(&found.tree, archive);
+        let files = listing.counts.files;
+        Written { id: String::new(), place: String::new(), files, bytes: listing.bytes, stored: 0 }
+    };
+    done.secrets = Some(written(Archive::Secrets)).filter(|w| w.files > 0);
+    done.state = (!args.secrets_only).then(|| written(Archive::State));
+    let missing = found.tree.indices().filter(|i| found.tree.node(*i).kind == Kind::Missing);
+    done.unreadable = missing.map(|i| format!("{}: {}", found.shown(i), found.tree.entry(i).reason)).collect();
+}
+
+/// First the secrets, so that the state's commit can name their bundle.
+fn archives(run: &mut Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+    let mut history = History::of(run, events)?;
+    let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
+    if args.secrets_only && !secrets {
+        return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
+    }
+    if secrets {
+        events(Event::Phase("writing the secrets bundle"));
+        let terms = Terms {
+            archive: Archive::Secrets,
+            tier: None,
+            generation: None,
+            life: u64::from(run.config.secrets.keep_hours.div_ceil(24)),
+            seq: history.next_seq(run.world.now()),
+            prev: history.secrets.clone(),
+            bundle: None,
+        };
+        let committed = write(run, terms, found, events)?;
+        history.secrets = Some(committed.reference());
+        done.secrets = Some(take(&committed, done));
+    }
+    if args.secrets_only {
+        return Ok(());
+    }
+    events(Event::Phase("writing the state archive"));
+    let terms = Terms {
+        archive: Archive::State,
+        tier: Some(run.config.tiers[0].name.clone()),
+        generation: run.catalog.generation()?,
+        life: life_days(&run.config.tiers, 0),
+        seq: history.next_seq(run.world.now()),
+        prev: history.state.clone(),
+        bundle: history.secrets.clone(),
+    };
+    let committed = write(run, terms, found, events)?;
+    done.state = Some(take(&committed, done));
+    Ok(())
+}
+
+/// Moves what is to be reported from an archive to the report.
+fn take(committed: &Committed, done: &mut Done) -> Written {
+    done.vanished += committed.outcome.vanished;
+    done.changed += committed.outcome.changed;
+    done.unreadable.extend(committed.outcome.unreadable.iter().cloned());
+    let commit = &committed.commit;
+    let tier = commit.tier.as_ref().map_or("secrets".to_owned(), |t| format!("state/{t}"));
+    Written {
+        id: commit.id.to_string(),
+        place: format!("{tier}/{}/{}", commit.series, commit.id),
+        files: committed.counts.files,
+        bytes: committed.bytes,
+        stored: commit.stored_bytes(),
+    }
+}
+
+/// What came before: from the catalog, or, where that was lost, from what verifies on the store.
+struct History {
+    last_seq: u64,
+    state: Option<Reference>,
+    secrets: Option<Reference>,
+}
+
+impl History {
+    fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<History> {
+        if let Some(last_seq) = run.catalog.last_seq()? {
+            let newest = |c: &Catalog, archive| c.newest(archive);
+            let (state, secrets) = (newest(run.catalog, Archive::State)?, newest(run.catalog, Archive::Secrets)?);
+            return Ok(History { last_seq, state, secrets });
+        }
+        let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
+            Ok(found) => found,
+            Err(e) => {
+                // A credential that may only add cannot look; the clock then orders what is to come.
+                events(Event::Warning(format!("the catalog is new and the store cannot be listed: {e}")));
+                Vec::new()
+            }
+        };
+        let reference = |archive| snapshots::newest(&found, archive).and_then(snapshots::Found::reference);
+        let seqs = found.iter().filter_map(|f| f.verified().map(|c| c.seq));
+        Ok(History {
+            last_seq: seqs.max().unwrap_or(0),
+            state: reference(Archive::State),
+            secrets: reference(Archive::Secrets),
+        })
+    }
+
+    fn next_seq(&mut self, now: i64) -> u64 {
+        self.last_seq = (self.last_seq + 1).max(u64::try_from(now).unwrap_or(0));
+        self.last_seq
+    }
+}
+
+/// A digest of what decides where data goes, so that a later run can shout about a change.
+fn policy(config: &Config) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(config.render().as_bytes());
+    for source in &config.sources {
+        if let Origin::Preset(name) = &source.origin {
+            hasher.update(preset::text(name).unwrap_or_default().as_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,320 @@
+//! From a scan to a committed archive: volumes, manifest, signature, commit, catalog, in this order.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::members::{Members, Outcome};
+use super::session::{sha256, sign_commit};
+use super::{Event, Events};
+use crate::error::{At as _, Error, Result};
+use crate::host::catalog::Catalog;
+use crate::host::scan::{Scan, Source};
+use crate::host::store::Store;
+use crate::host::world::{World, private_dir};
+use crate::model::commit::{Commit, Object, Reference};
+use crate::model::config::Config;
+use crate::model::entry::{Entry, Kind};
+use crate::model::manifest::{self, Counts, Header, PathName, Skipped, hex};
+use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
+use crate::model::tree::{Index, Tree};
+use crate::model::tree_digest::TreeDigest;
+use crate::stream::age_keys::Recipients;
+use crate::stream::archive_writer::{self, Options, Written};
+use crate::stream::manifest_file;
+use crate::stream::sign::SigningKey;
+
+/// The name and version of this program, as manifests record it.
+pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
+
+/// What all archives of one run share.
+pub struct Run<'a> {
+    /// The machine.
+    pub world: &'a World,
+    /// The configuration.
+    pub config: &'a Config,
+    /// Where to.
+    pub store: &'a Store,
+    /// Who signs.
+    pub key: &'a SigningKey,
+    /// What this host knows of itself.
+    pub catalog: &'a mut Catalog,
+    /// Where from.
+    pub sources: &'a [Source],
+    /// As the manifest lists them.
+    pub described: &'a [manifest::Source],
+    /// A private directory.
+    pub staging: &'a Path,
+    /// Digest of what decides where data goes.
+    pub policy: String,
+    /// When the run began, in Unix seconds.
+    pub started: i64,
+}
+
+/// What decides about one archive.
+pub struct Terms {
+    /// State or secrets.
+    pub archive: Archive,
+    /// State: the tier.
+    pub tier: Option<String>,
+    /// State: the generation; the archive's own id if it begins one.
+    pub generation: Option<SnapshotId>,
+    /// Days that its objects must live.
+    pub life: u64,
+    /// What orders it.
+    pub seq: u64,
+    /// The one before it.
+    pub prev: Option<Reference>,
+    /// State: the newest secrets bundle.
+    pub bundle: Option<Reference>,
+}
+
+/// An archive that counts.
+pub struct Committed {
+    /// Its commit.
+    pub commit: Commit,
+    /// SHA-256 of the commit.
+    pub sha256: [u8; 32],
+    /// What became of the members.
+    pub outcome: Outcome,
+    /// What the manifest lists.
+    pub counts: Counts,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+impl Committed {
+    /// How later commits refer to it.
+    pub fn reference(&self) -> Reference {
+        Reference { id: self.commit.id.clone(), sha256: self.sha256, life: Some(self.commit.life) }
+    }
+}
+
+/// Writes one archive and commits it.
+///
+/// # Errors
+/// When anything of it could not be stored; nothing of it counts then.
+pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Events<'_>) -> Result<Committed> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(|e| Error::failed("no random numbers to be had").because(e))?;
+    let id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let place = match &terms.tier {
+        Some(tier) => Place::state(tier, &run.config.name, &id),
+        None => Place::secrets(&run.config.name, &id),
+    };
+    let recipients = recipients(run.config, terms.archive)?;
+    let options = options(run.config, terms.archive);
+    let put = |name: &str, bytes: Vec<u8>| {
+        run.world.check_stop()?;
+        run.store.put(&place.object(name), bytes).map(|_| ())
+    };
+    let members = Members::new(run.world, terms.archive, scan, run.sources, run.staging, events);
+    let (outcome, written) = archive_writer::write(&options, &recipients, &put, |tar| members.write(tar))?;
+
+    let listing = Listing::of(&scan.tree, terms.archive);
+    let Written { frames, volumes, mut objects } = written;
+    let header = Header {
+        format: manifest::FORMAT,
+        archive: terms.archive.word().to_owned(),
+        series: run.config.name.clone(),
+        id: id.to_string(),
+        seq: terms.seq,
+        tier: terms.tier.clone(),
+        generation: terms.tier.is_some().then(|| terms.generation.as_ref().unwrap_or(&id).to_string()),
+        parent: None,
+        program: PROGRAM.to_owned(),
+        started: clock_text(run.started),
+        finished: clock_text(run.world.now()),
+        home: crate::model::path::printable_path(&run.world.home),
+        sources: run.described.to_vec(),
+        counts: listing.counts,
+        bytes: listing.bytes,
+        recipients: recipients.texts(),
+        policy: run.policy.clone(),
+        tree: listing.digest.clone(),
+        databases: outcome.databases.clone(),
+        skipped: skipped(scan, terms.archive),
+        volumes,
+        frames,
+    };
+    let manifest = manifest_file::write(&header, &recipients, options.pad, &mut |each| {
+        listing.order.iter().try_for_each(|i| each(&scan.tree.path(*i), &scan.tree.entry(*i)))
+    })?;
+    objects.push(Object { name: MANIFEST.to_owned(), size: manifest.len() as u64, sha256: sha256(&manifest) });
+    put(MANIFEST, manifest)?;
+    let commit = Commit {
+        archive: terms.archive,
+        series: run.config.name.clone(),
+        id: id.clone(),
+        seq: terms.seq,
+        generation: terms.tier.is_some().then(|| terms.generation.unwrap_or_else(|| id.clone())),
+        tier: terms.tier,
+        life: terms.life,
+        parent: None,
+        prev: terms.prev,
+        bundle: terms.bundle,
+        suspicious: None,
+        accept: Vec::new(),
+        objects,
+    };
+    let sha256 = commit_it(run, &place, &commit)?;
+    Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+fn options(config: &Config, archive: Archive) -> Options {
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    Options {
+        level: config.archive.level,
+        check: config.archive.check_frames,
+        workers,
+        uploads: 1,
+        pad: archive == Archive::Secrets,
+    }
+}
+
+/// The recipients of an archive.
+///
+/// # Errors
+/// When the configuration names one that cannot be used.
+pub fn recipients(config: &Config, archive: Archive) -> Result<Recipients> {
+    match archive {
+        Archive::State => Recipients::parse(&config.state.recipients),
+        Archive::Secrets => Recipients::parse(&config.secrets.recipients),
+    }
+}
+
+/// RFC 3339 in UTC with whole seconds.
+pub fn clock_text(unix_seconds: i64) -> String {
+    jiff::Timestamp::from_second(unix_seconds).map_or_else(|_| String::new(), |t| t.to_string())
+}
+
+fn skipped(scan: &Scan, archive: Archive) -> Vec<Skipped> {
+    let mine = scan.skipped.iter().filter(|s| s.archive == archive);
+    mine.map(|s| Skipped { path: PathName::new(&s.path), reason: s.reason.clone() }).collect()
+}
+
+/// What a manifest lists, in order, and its digest.
+pub struct Listing {
+    /// Ascending bytewise by path.
+    pub order: Vec<Index>,
+    /// How many of each kind.
+    pub counts: Counts,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// The tree digest.
+    pub digest: String,
+}
+
+impl Listing {
+    /// Lists the entries of `archive`.
+    pub fn of(tree: &Tree, archive: Archive) -> Listing {
+        let mut order = tree.sorted();
+        order.retain(|i| tree.node(*i).archive == archive && tree.node(*i).kind != Kind::Deleted);
+        let (mut counts, mut bytes, mut digest) = (Counts::default(), 0, TreeDigest::new());
+        // A hard link stands behind its file, whose path is the least of its names.
+        let mut linked: std::collections::HashMap<Vec<u8>, Entry> = std::collections::HashMap::new();
+        let targets: std::collections::HashSet<&[u8]> =
+            order.iter().filter(|i| tree.node(**i).kind == Kind::Hardlink).map(|i| tree.target(*i)).collect();
+        for index in &order {
+            let (path, entry) = (tree.path(*index), tree.entry(*index));
+            counts.add(entry.kind);
+            bytes += if entry.kind == Kind::File { entry.size } else { 0 };
+            let file = linked.get(&entry.target).filter(|_| entry.kind == Kind::Hardlink);
+            digest.add(&path, &entry, file.unwrap_or(&entry));
+            if targets.contains(&path[..]) {
+                linked.insert(path, entry);
+            }
+        }
+        Listing { order, counts, bytes, digest: digest.finish() }
+    }
+}
+
+/// Makes an archive count. Commit and signature are durable here before they are put, so that whoever goes on after a
+/// crash puts the very same bytes.
+fn commit_it(run: &mut Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> {
+    let text = commit.render();
+    let signature = sign_commit(run.key, commit, &text)?;
+    let pending = Pending::write(&run.world.state_dir(&run.config.name), place, &text, &signature)?;
+    run.world.check_stop()?;
+    pending.finish(run.store, run.catalog)
+}
+
+/// A commit that is signed and may not be on the store yet.
+pub struct Pending {
+    file: PathBuf,
+    place: Place,
+    text: String,
+    signature: String,
+}
+
+/// Between the commit and its signature in a pending file, where neither has such a line.
+const SEPARATOR: &str = "\n-- signature --\n";
+
+impl Pending {
+    fn write(state_dir: &Path, place: &Place, text: &str, signature: &str) -> Result<Pending> {
+        let dir = state_dir.join("pending");
+        private_dir(&dir)?;
+        let file = dir.join(place.directory().replace('/', "!"));
+        let mut temporary = tempfile::NamedTempFile::new_in(&dir).at("write in", &dir)?;
+        temporary.write_all(format!("{text}{SEPARATOR}{signature}").as_bytes()).at("write", &file)?;
+        temporary.as_file().sync_all().at("write", &file)?;
+        temporary.persist(&file).map_err(|e| e.error).at("write", &file)?;
+        std::fs::File::open(&dir).and_then(|d| d.sync_all()).at("write", &dir)?;
+        Ok(Pending { file, place: place.clone(), text: text.to_owned(), signature: signature.to_owned() })
+    }
+
+    /// What an earlier run signed and could not finish. What is malformed is removed: a crash can cut a file short that
+    /// was never synced, and nothing of it was put then.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn all(state_dir: &Path) -> Result<Vec<Pending>> {
+        let dir = state_dir.join("pending");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).at("read", &dir),
+        };
+        let mut out = Vec::new();
+        for entry in entries {
+            let file = entry.at("read", &dir)?.path();
+            let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default().replace('!', "/");
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let place = Place::parse(&format!("{name}/{COMMIT}")).map(|(place, _)| place);
+            match (place, text.split_once(SEPARATOR)) {
+                (Some(place), Some((text, signature))) => {
+                    let (text, signature) = (text.to_owned(), signature.to_owned());
+                    out.push(Pending { file, place, text, signature });
+                }
+                _ => std::fs::remove_file(&file).at("remove", &file)?,
+            }
+        }
+        Ok(out)
+    }
+
+    /// Puts signature and commit, records the snapshot, and forgets the file.
+    ///
+    /// # Errors
+    /// When the store or the catalog cannot be written; the file stays for the next run.
+    pub fn finish(self, store: &Store, catalog: &mut Catalog) -> Result<[u8; 32]> {
+        let commit = Commit::parse(&self.text)?;
+        let sha256 = sha256(self.text.as_bytes());
+        store.put(&self.place.object(SIGNATURE), self.signature.into_bytes())?;
+        store.put(&self.place.object(COMMIT), self.text.into_bytes())?;
+        catalog.record(&commit, &hex(&sha256))?;
+        std::fs::remove_file(&self.file).at("remove", &self.file)?;
+        Ok(sha256)
+    }
+}
+
+/// Finishes what earlier runs signed. What the store refuses is told and left for another time.
+///
+/// # Errors
+/// When the pending files cannot be read.
+pub fn settle(world: &World, series: &str, store: &Store, catalog: &mut Catalog, events: &mut Events<'_>) -> Result<()> {
+    for pending in Pending::all(&world.state_dir(series))? {
+        let name = pending.place.directory();
+        pending.finish(store, catalog)?;
+        events(Event::Note(format!("finished {name}, which an earlier run had written and signed")));
+    }
+    Ok(())
+}
