@@ -3,10 +3,10 @@
     store.py random DIR SEED      a random history: DIR/store, DIR/kit.txt, DIR/expect/ID.json, DIR/ids
     store.py many DIR             a full and an incremental with 1,000 deltas, 20,000 deletions and 10,000 extents
     store.py hostile DIR          archives with members that must be refused: DIR/<case>/store
-    store.py describe TREE        a tree as JSON
-    store.py compare TREE JSON    prints what differs; fails if anything does
+    store.py compare TREE JSON [DIR]    prints what differs, DIR's secrets included; fails if anything does
+    store.py on-terminal COMMAND...     runs it, and types a passphrase when it is asked for one
 """
-import hashlib, json, os, random, shutil, stat, subprocess, sys
+import hashlib, json, os, pty, random, shutil, stat, subprocess, sys
 
 ZERO_MTIME = 1_700_000_000_000_000_000
 
@@ -165,6 +165,24 @@ def tar(*parts, extra=()):
     return out
 
 
+def on_terminal(*argv):
+    """Runs a command on a terminal of its own, and answers every question for a passphrase."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(argv[0], argv)
+    said = b""
+    while True:
+        try:
+            data = os.read(terminal, 1000)
+        except OSError:
+            break
+        said += data
+        if b"passphrase" in said.lower() and said.rstrip(b" ").endswith(b":"):
+            os.write(terminal, b"six words for a test\n")
+            said = b""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def encode(name):
     return name.encode("latin-1")
 
@@ -191,8 +209,13 @@ def incremental_tar(parent, tree, tops, rng, whole=0.2):
     deleted = [p for p in old if p not in new or new[p]["kind"] != old[p]["kind"]]
     deleted += ["home/never/was/%d" % rng.getrandbits(20)]
     touched.update(deleted)
-    groups = lambda tree: {p: [q for q in tree if tree[q].get("inode") == e["inode"]] for p, e in tree.items()
-                           if e["kind"] == "file" and e["inode"] == p}
+    def groups(tree):
+        names = {}
+        for p, e in tree.items():
+            if e["kind"] == "file":
+                names.setdefault(e["inode"], []).append(p)
+        return names
+
     old_groups, new_groups = groups(old), groups(new)
     dead = {}
     for p, e in old.items():
@@ -270,8 +293,8 @@ class History:
            b"back\\slash", b"\\n", b"*", b"?", b"[a]", b"$HOME", b"`id`", b"$(id)", b"tab\t", b"\x01\x02\x81\x88\x7f", b"~", b"#x",
            b"=", b"%s", b"a;b", b"&", b"!", b"L" * 200, bytes(range(1, 47)), bytes(range(48, 250)), b"...", b"-n", b"\r"]
 
-    def __init__(self, top, rng):
-        self.top, self.rng, self.n = top, rng, 0
+    def __init__(self, top, rng, stock):
+        self.top, self.rng, self.n, self.stock = top, rng, 0, stock
         self.live = top + "/live"
         for d in ("home/.agent/sub", "home/projects", "root/etc/x"):
             os.makedirs(self.live + "/" + d)
@@ -309,10 +332,7 @@ class History:
             f.write(self.content())
         os.chmod(self.full(path), self.rng.choice([0o644, 0o600, 0o755, 0o444, 0o400, 0o4755]))
         if self.rng.random() < 0.3:
-            try:
-                os.setxattr(self.full(path), "user.note", self.rng.randbytes(9))
-            except OSError:
-                pass
+            self.note(path)
         self.stamp(path)
 
     def make_dir(self, mode=0o755):
@@ -322,10 +342,7 @@ class History:
             f.write(self.content())
         self.stamp(path + b"/inside")
         os.chmod(self.full(path), mode)
-        try:
-            os.setxattr(self.full(path), "user.dir", b"\n=%")
-        except OSError:
-            pass
+        self.note(path)
         self.stamp(path)
 
     def symlink(self):
@@ -393,18 +410,27 @@ class History:
 
     def chmod(self):
         path = self.rng.choice(self.of("file", "dir"))
-        is_dir = os.path.isdir(self.full(path))
-        os.chmod(self.full(path), self.rng.choice([0o555, 0o700, 0o755] if is_dir else [0o600, 0o440, 0o2755, 0o755]))
+        if os.path.isdir(self.full(path)):
+            os.chmod(self.full(path), self.rng.choice([0o555, 0o700, 0o755]))
+        elif not (self.stock and xattrs(self.full(path))):
+            os.chmod(self.full(path), self.rng.choice([0o600, 0o440, 0o2755, 0o755]))
+
+    def note(self, path):
+        """An extended attribute; in a stock history only where GNU tar can restore it without being root."""
+        st = os.lstat(self.full(path))
+        if self.stock and (stat.S_ISDIR(st.st_mode) or not st.st_mode & stat.S_IWUSR):
+            return
+        try:
+            os.setxattr(self.full(path), "user.note", self.rng.choice([b"\n=%", self.rng.randbytes(20)]))
+        except OSError:
+            pass  # not every file system has them
 
     def attribute(self):
         path = self.rng.choice(self.of("file", "dir"))
-        try:
-            if not os.path.isdir(self.full(path)) and "user.note" in os.listxattr(self.full(path)):
-                os.removexattr(self.full(path), "user.note")
-            else:
-                os.setxattr(self.full(path), "user.note", self.rng.randbytes(20))
-        except OSError:
-            pass
+        if os.path.isfile(self.full(path)) and xattrs(self.full(path)):
+            os.removexattr(self.full(path), "user.note")
+        else:
+            self.note(path)
 
     def delete(self):
         path = self.rng.choice(self.of("file", "dir", "symlink"))
@@ -427,7 +453,7 @@ class History:
 
 def random_store(top, seed):
     rng = random.Random(seed)
-    store, history = Store(top, rng=rng), History(top, rng)
+    store, history = Store(top, rng=rng), History(top, rng, stock=seed % 3 == 2)
     tops = seed % 2 == 0
     snapshots = []
     for n, tier in enumerate(["monthly", "weekly", "daily", "hourly", "hourly"]):
@@ -446,7 +472,7 @@ def random_store(top, seed):
         if n == 0:
             snapshots.append(store.state(tree, full_tar(tree, tops, [b"home/x.db"]), tier))
         else:
-            parent = snapshots[-1] if n < 3 else snapshots[rng.randrange(len(snapshots))]
+            parent = snapshots[[0, 0, 1, 2, 1][n] if tops else rng.randrange(n)]
             snapshots.append(store.state(tree, incremental_tar(parent["tree"], tree, tops, rng), tier, parent))
         history.step(rng.choice([0, 3, 25]) if n else 25)
 
@@ -493,8 +519,9 @@ def hostile(top):
         os.makedirs("%s/%s/tree/home" % (top, name))
         store = Store("%s/%s" % (top, name))
         tree = store.top + "/tree"
-        with open(tree + "/home/f", "w") as f:
-            f.write("x")
+        for path in ("/home/f", "/home/f-wal"):
+            with open(tree + path, "w") as f:
+                f.write("x")
         base = store.state(tree, full_tar(tree, True), "monthly")
         build(store, tree, base)
 
@@ -544,6 +571,7 @@ def hostile(top):
     case("link-to-nothing", own(links=b"home/g\0home/none\0"))
     case("link-odd", own(links=b"home/g\0"))
     case("delete-through-link", through_link)
+    case("stale-log", own(databases=b"home/f\0"))
 
 
 def main(command, *args):
@@ -553,8 +581,8 @@ def main(command, *args):
         many(*args)
     elif command == "hostile":
         hostile(*args)
-    elif command == "describe":
-        json.dump(describe(args[0]), sys.stdout)
+    elif command == "on-terminal":
+        return on_terminal(*args)
     elif command == "compare":
         want = json.load(open(args[1]))
         if len(args) > 2:
