@@ -4,9 +4,11 @@
 //! through [`Event`]s.
 
 pub mod backup;
+pub mod bring_back;
 pub mod init;
 pub mod list;
 pub mod members;
+pub mod opened;
 pub mod restore;
 pub mod session;
 pub mod snapshots;

@@ -8,6 +8,7 @@ pub mod extract;
 pub mod identity;
 mod identity_command;
 pub mod keyring;
+pub mod links;
 pub mod metadata;
 pub mod place;
 pub mod private_file;

@@ -1,0 +1,473 @@
+//! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::members::database_paths;
+use super::opened::{Opened, check_together, fetch, overridden};
+use super::{Event, Events, bytes_text};
+use crate::error::{At as _, Error, Kind as ErrorKind, Result};
+use crate::host::compare::{Fate, case_collisions, compare, free_bytes, nearest_directory};
+use crate::host::extract::{Extractor, Limits, failed};
+use crate::host::links::{self, LinkTarget};
+use crate::host::metadata::Ids;
+use crate::host::place::{Replace, place};
+use crate::host::stage::Stage;
+use crate::host::store::Store;
+use crate::host::world::{World, private_dir};
+use crate::host::{at, database};
+use crate::model::entry::Kind;
+use crate::model::layout::Layout;
+use crate::model::path::{printable, printable_path};
+use crate::model::tree::{Children, Index, NONE};
+use crate::stream::archive_reader::VolumeReader;
+
+/// How many conflicts a message names.
+const NAMED_MAX: usize = 10;
+
+/// Where to, and what may happen there.
+pub struct Goal<'a> {
+    /// Where archive paths are on this disk.
+    pub layout: Layout,
+    /// `--target`, if it was given.
+    pub target: Option<&'a Path>,
+    /// Whether what differs may be replaced.
+    pub overwrite: bool,
+}
+
+/// An archive and what has to happen to each of its entries.
+struct Part<'a> {
+    archive: &'a Opened,
+    fates: Vec<Fate>,
+    /// For each entry the number of its staging directory.
+    stage: Vec<Option<usize>>,
+    databases: HashSet<Vec<u8>>,
+}
+
+/// Numbers of a plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Entries that are brought back.
+    pub restored: u64,
+    /// Entries that were there already.
+    pub same: u64,
+    /// Entries in the way of something else.
+    pub replaced: u64,
+    /// Entries that the snapshot lacks.
+    pub missing: u64,
+    /// Bytes of files that are brought back.
+    pub bytes: u64,
+}
+
+/// What a restore will do, before anything is written.
+pub struct Plan<'a> {
+    parts: Vec<Part<'a>>,
+    goal: Goal<'a>,
+    /// Directories that staging directories are made in.
+    stage_parents: Vec<PathBuf>,
+    /// What will happen, in numbers.
+    pub totals: Totals,
+}
+
+impl<'a> Plan<'a> {
+    /// Compares the archives with the target.
+    ///
+    /// # Errors
+    /// When the target holds something different and may not be overwritten, lacks space, or a database that would be
+    /// replaced is held open by a live process.
+    pub fn make(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
+        if let [state, secrets] = archives {
+            check_together(&state.tree, &secrets.tree)?;
+        }
+        let mut parts = Vec::new();
+        for archive in archives {
+            let databases = database_paths(&archive.header.databases);
+            let fates = compare(&archive.tree, &goal.layout, &databases)
+                .map_err(|(path, e)| failed("look at", &path, e.into()))?;
+            let stage = vec![None; archive.tree.len()];
+            parts.push(Part { archive, fates, stage, databases });
+        }
+        if let [state, secrets] = &mut parts[..] {
+            let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
+            let pairs = state.fates.iter_mut().zip(hidden);
+            pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Same);
+        }
+        let mut plan = Plan { parts, goal, stage_parents: Vec::new(), totals: Totals::default() };
+        plan.assign_stages();
+        plan.count();
+        Ok(plan)
+    }
+
+    /// Gives every source root that has something to do a staging directory on its own file system.
+    fn assign_stages(&mut self) {
+        for part in &mut self.parts {
+            let tree = &part.archive.tree;
+            let mut root_of: Vec<Index> = Vec::with_capacity(tree.len());
+            let mut busy = vec![false; tree.len()];
+            for i in tree.indices() {
+                let parent = tree.node(i).parent;
+                root_of.push(if parent == NONE { i } else { root_of[parent as usize] });
+                if matches!(part.fates[i as usize], Fate::New | Fate::Differs) {
+                    busy[root_of[i as usize] as usize] = true;
+                }
+            }
+            let mut of_root = std::collections::HashMap::new();
+            for i in tree.indices() {
+                let root = root_of[i as usize];
+                if !busy[root as usize] {
+                    continue;
+                }
+                let stage = *of_root.entry(root).or_insert_with(|| {
+                    let parent = match self.goal.target {
+                        Some(target) => target.to_owned(),
+                        None => nearest_directory(&self.goal.layout.to_disk(&tree.path(root))),
+                    };
+                    match self.stage_parents.iter().position(|p| *p == parent) {
+                        Some(at) => at,
+                        None => {
+                            self.stage_parents.push(parent);
+                            self.stage_parents.len() - 1
+                        }
+                    }
+                });
+                part.stage[i as usize] = Some(stage);
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        for part in &self.parts {
+            for i in part.archive.tree.indices() {
+                match part.fates[i as usize] {
+                    Fate::Same => self.totals.same += 1,
+                    Fate::Missing => self.totals.missing += 1,
+                    fate => {
+                        self.totals.restored += 1;
+                        self.totals.replaced += u64::from(fate == Fate::Differs);
+                        self.totals.bytes += part.archive.tree.stored(i).map_or(0, |s| s.1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Disk paths of what differs, and has to be replaced.
+    pub fn different(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            let differing = tree.indices().filter(|i| part.fates[*i as usize] == Fate::Differs);
+            out.extend(differing.map(|i| printable(&self.goal.layout.to_disk(&tree.path(i)))));
+        }
+        out
+    }
+
+    /// Archive paths of what the snapshot lacks, with the reasons.
+    pub fn missing(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            let missing = tree.indices().filter(|i| part.fates[*i as usize] == Fate::Missing);
+            out.extend(missing.map(|i| format!("{}: {}", printable(&tree.path(i)), printable(tree.entry(i).reason.as_bytes()))));
+        }
+        out
+    }
+
+    /// Refuses what would harm the target.
+    fn check(&self) -> Result<()> {
+        let different = self.different();
+        if !different.is_empty() && !self.goal.overwrite {
+            let mut text = different.iter().take(NAMED_MAX).map(|p| format!("\n    {p}")).collect::<String>();
+            if different.len() > NAMED_MAX {
+                text.push_str(&format!("\n    and {} more", different.len() - NAMED_MAX));
+            }
+            return Err(Error::failed(format!("what is at the target differs from the snapshot; nothing was changed:{text}"))
+                .hint("restore beside it with --target DIR, or replace what differs with --overwrite"));
+        }
+        for part in &self.parts {
+            for path in &part.databases {
+                let disk = self.goal.layout.to_disk(path);
+                let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
+                if let Some(holder) = Self::held(part, path, disk)? {
+                    let shown = printable_path(disk);
+                    let name = printable(holder.name.as_bytes());
+                    return Err(Error::failed(format!("the database {shown} is in use by {name} (process {})", holder.pid))
+                        .hint("stop that program, then run the restore again; nothing was changed"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who holds a database that is about to be replaced.
+    fn held(part: &Part<'_>, path: &[u8], disk: &Path) -> Result<Option<database::Holder>> {
+        let tree = &part.archive.tree;
+        let index = Children::of(tree).find(tree, path);
+        match index.map(|i| part.fates[i as usize]) {
+            Some(Fate::Differs) => database::holder(disk),
+            _ => Ok(None),
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When anything does not check out; nothing appeared at the target then, but perhaps directories above it.
+    pub fn carry_out(&self, world: &World, store: &Store, limits: &Limits, events: &mut Events<'_>) -> Result<()> {
+        self.check()?;
+        if let Some(target) = self.goal.target {
+            private_dir(target)?;
+        }
+        let stages: Vec<Stage> = self.stage_parents.iter().map(|p| Stage::open(p)).collect::<Result<_>>()?;
+        self.check_space(&stages)?;
+        for stage in &stages {
+            self.check_case(stage)?;
+        }
+        for part in &self.parts {
+            part.directories(&stages)?;
+            part.files(&stages, world, store, limits, events)?;
+        }
+        for part in &self.parts {
+            part.links(&stages, &self.goal.layout, limits)?;
+        }
+        world.check_stop()?;
+        let replace = if self.goal.overwrite { Replace::Different } else { Replace::Nothing };
+        self.remove_sidecars()?;
+        for stage in &stages {
+            place(stage.fd(), &|path| self.goal.layout.to_disk(path), replace)?;
+        }
+        // Their going away touches the directories they are in, whose times come last.
+        drop(stages);
+        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))
+    }
+
+    fn check_space(&self, stages: &[Stage]) -> Result<()> {
+        let mut needed = vec![0u64; stages.len()];
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            for i in tree.indices().filter(|i| matches!(part.fates[*i as usize], Fate::New | Fate::Differs)) {
+                if let (Some(stage), Some((_, bytes))) = (part.stage[i as usize], tree.stored(i)) {
+                    needed[stage] += bytes.next_multiple_of(4096);
+                }
+            }
+        }
+        for (stage, needed) in stages.iter().zip(needed) {
+            let free = free_bytes(stage.path()).unwrap_or(u64::MAX);
+            if needed > free {
+                let place = stage.path().parent().map(printable_path).unwrap_or_default();
+                let (needed, free) = (bytes_text(needed), bytes_text(free));
+                return Err(Error::failed(format!("{place} has {free} free, the restore needs {needed}"))
+                    .hint("free some space, or restore to another disk with --target; nothing was changed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_case(&self, stage: &Stage) -> Result<()> {
+        if !stage.ignores_case().map_err(|e| failed("look at", b"the staging directory", e.into()))? {
+            return Ok(());
+        }
+        for part in &self.parts {
+            if let Some(path) = case_collisions(&part.archive.tree).first() {
+                return Err(Error::failed(format!(
+                    "the target ignores case, and {} is there twice but for its case", printable(path)
+                ))
+                .hint("restore to a file system that tells them apart"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A database's old sidecars would be replayed into the new file.
+    fn remove_sidecars(&self) -> Result<()> {
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            let children = Children::of(tree);
+            for path in &part.databases {
+                let fate = children.find(tree, path).map(|i| part.fates[i as usize]);
+                if matches!(fate, Some(Fate::New | Fate::Differs)) {
+                    let disk = self.goal.layout.to_disk(path);
+                    let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
+                    links::remove_sidecars(disk).at("remove the old journal of", disk)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part<'_> {
+    fn todo(&self, index: Index) -> bool {
+        matches!(self.fates[index as usize], Fate::New | Fate::Differs)
+    }
+
+    fn stage_of<'s>(&self, stages: &'s [Stage], index: Index) -> Option<&'s Stage> {
+        self.todo(index).then(|| self.stage[index as usize].map(|s| &stages[s])).flatten()
+    }
+
+    fn directories(&self, stages: &[Stage]) -> Result<()> {
+        let tree = &self.archive.tree;
+        for i in tree.indices().filter(|i| tree.node(*i).kind == Kind::Dir) {
+            if let Some(stage) = self.stage_of(stages, i) {
+                let path = tree.path(i);
+                stage.make_dirs(&path).map_err(|e| failed("make", &path, e.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the volumes on all cores and writes their files.
+    fn files(
+        &self,
+        stages: &[Stage],
+        world: &World,
+        store: &Store,
+        limits: &Limits,
+        events: &mut Events<'_>,
+    ) -> Result<()> {
+        let (tree, header) = (&self.archive.tree, &self.archive.header);
+        let stage_of = |i: Index| self.stage_of(stages, i);
+        let extractor = Extractor::new(tree, &stage_of, limits);
+        extractor.empty_files()?;
+        let needed: Vec<usize> = (0..header.volumes.len())
+            .filter(|v| {
+                let mut frames = header.frames.iter().filter(|f| f.volume as usize == *v);
+                frames.any(|f| extractor.needs(f.tar_offset, f.tar_offset + u64::from(f.tar_length)))
+            })
+            .collect();
+        let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let work = || -> Result<()> {
+            let mut reader = VolumeReader::new()?;
+            while !over.load(Ordering::Relaxed) {
+                let Some(volume) = needed.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                world.check_stop()?;
+                self.volume(&mut reader, store, *volume, &extractor, world)?;
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(needed.len());
+        let (files_total, bytes_total) = self.totals();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        if let Err(e) = work() {
+                            over.store(true, Ordering::Relaxed);
+                            let mut failure = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            failure.get_or_insert(e);
+                        }
+                    })
+                })
+                .collect();
+            while workers.iter().any(|w| !w.is_finished()) {
+                std::thread::sleep(Duration::from_millis(20));
+                let files = extractor.finished.load(Ordering::Relaxed);
+                let bytes = extractor.written.load(Ordering::Relaxed);
+                events(Event::Progress { files, files_total, bytes, bytes_total });
+            }
+            if workers.into_iter().any(|w| w.join().is_err()) {
+                return Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat"));
+            }
+            Ok(())
+        })?;
+        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(e) => Err(e),
+            None => Ok(()),
+        }
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        let tree = &self.archive.tree;
+        let files = tree.indices().filter(|i| tree.node(*i).kind == Kind::File && self.todo(*i));
+        files.fold((0, 0), |(n, bytes), i| (n + 1, bytes + tree.stored(i).map_or(0, |s| s.1)))
+    }
+
+    fn volume(
+        &self,
+        reader: &mut VolumeReader,
+        store: &Store,
+        volume: usize,
+        extractor: &Extractor<'_>,
+        world: &World,
+    ) -> Result<()> {
+        let Opened { place, commit, header, identities, .. } = self.archive;
+        let object = &commit.volumes()[volume];
+        let sealed = fetch(store, place, object)?;
+        let first = header.frames.partition_point(|f| (f.volume as usize) < volume);
+        let last = header.frames.partition_point(|f| (f.volume as usize) <= volume);
+        let name = place.object(&object.name);
+        let frames = &header.frames[first..last];
+        let mut each = |frame: &crate::model::manifest::Frame, tar: &[u8]| {
+            world.check_stop()?;
+            extractor.frame(frame.tar_offset, tar)
+        };
+        reader.read(&name, &sealed, &header.volumes[volume], frames, identities, &mut each).map_err(|e| {
+            // The manifest could be opened: a volume that cannot was put there by somebody else.
+            if e.kind() == ErrorKind::NoIdentity {
+                return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);
+            }
+            e
+        })
+    }
+
+    fn links(&self, stages: &[Stage], layout: &Layout, limits: &Limits) -> Result<()> {
+        let tree = &self.archive.tree;
+        let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
+        let mut ids = Ids::default();
+        let mut children = None;
+        for i in tree.indices() {
+            let Some(stage) = self.stage_of(stages, i) else { continue };
+            let path = tree.path(i);
+            match tree.node(i).kind {
+                Kind::Symlink => {
+                    let entry = tree.entry(i);
+                    links::symlink(stage, &path, &entry, ids.of(&entry.owner), limits)
+                        .map_err(|e| failed("make the link", &path, e.into()))?;
+                }
+                Kind::Hardlink => {
+                    let target = tree.target(i);
+                    let children = children.get_or_insert_with(|| Children::of(tree));
+                    let file = children.find(tree, target).ok_or_else(|| {
+                        Error::damaged(format!("hard link {} leads nowhere", printable(&path)))
+                    })?;
+                    let disk = layout.to_disk(target);
+                    let from = match self.stage_of(stages, file) {
+                        Some(stage) => LinkTarget::Staged(stage, target),
+                        None => LinkTarget::InPlace(root.as_fd(), &disk),
+                    };
+                    links::hard_link(stage, &path, from).map_err(|e| failed("make the link", &path, e.into()))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Metadata of what was there already, and of directories, deepest first, when nothing moves any more.
+    fn finish(&self, layout: &Layout, limits: &Limits) -> Result<()> {
+        let tree = &self.archive.tree;
+        let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
+        let mut ids = Ids::default();
+        for i in tree.indices().rev() {
+            let kind = tree.node(i).kind;
+            let fate = self.fates[i as usize];
+            let due = match kind {
+                Kind::Dir => fate != Fate::Missing,
+                Kind::File | Kind::Symlink => fate == Fate::Same,
+                Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
+            };
+            if due {
+                let (path, entry) = (tree.path(i), tree.entry(i));
+                let fixed = links::fix(root.as_fd(), &layout.to_disk(&path), &entry, tree.node(i).archive, ids.of(&entry.owner), limits);
+                let _changed: bool = fixed.map_err(|e| failed("set the metadata of", &path, e.into()))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! An archive that was chosen and opened: its commit, its manifest, and what they must agree on.
+
+use super::snapshots::{Found, Standing};
+use super::write_archive::Listing;
+use super::session::sha256;
+use crate::error::{Error, Result};
+use crate::host::store::Store;
+use crate::model::commit::{Commit, Object};
+use crate::model::entry::Kind;
+use crate::model::manifest::Header;
+use crate::model::path::printable;
+use crate::model::store_key::{MANIFEST, Place};
+use crate::model::tree::{Children, NONE, Tree};
+use crate::stream::age_keys::Identities;
+use crate::stream::manifest_file;
+
+/// An archive whose manifest was read and agrees with its commit.
+pub struct Opened {
+    /// Where it stands.
+    pub place: Place,
+    /// Its commit.
+    pub commit: Commit,
+    /// Its manifest's header.
+    pub header: Header,
+    /// Its entries.
+    pub tree: Tree,
+    /// What opens its volumes.
+    pub identities: Identities,
+}
+
+/// Reads an object and refuses it unless it is the one that the commit lists.
+///
+/// # Errors
+/// [`Kind::Damaged`](crate::Kind::Damaged), naming the object.
+pub fn fetch(store: &Store, place: &Place, object: &Object) -> Result<bytes::Bytes> {
+    let key = place.object(&object.name);
+    let bytes = store.get(&key, object.size)?;
+    if bytes.len() as u64 != object.size || sha256(&bytes) != object.sha256 {
+        return Err(Error::damaged(format!("{key} is not what its commit says: it was truncated or altered"))
+            .hint("another snapshot may be whole: `lifeboat list` shows them"));
+    }
+    Ok(bytes)
+}
+
+/// Opens the archive.
+///
+/// # Errors
+/// [`Kind::NoIdentity`](crate::Kind::NoIdentity); [`Kind::Damaged`](crate::Kind::Damaged) when objects, commit and manifest
+/// disagree.
+pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Opened> {
+    let place = found.place.clone();
+    let commit = match &found.standing {
+        Standing::Verified(commit) | Standing::Unverified { commit: Some(commit), .. } => (**commit).clone(),
+        _ => return Err(Error::damaged(format!("{} has no commit that can be read", place.directory()))),
+    };
+    if let Some(damage) = found.damage() {
+        return Err(Error::damaged(format!("{} is damaged: {damage}", place.directory())));
+    }
+    let manifest = fetch(store, &place, commit.manifest())?;
+    let name = place.object(MANIFEST);
+    let (header, tree) = manifest_file::read(&name, &manifest, &identities, commit.archive)?;
+    agree(&name, &commit, &header)?;
+    if header.parent.is_some() {
+        return Err(Error::failed(format!("{} is an incremental, which this version cannot restore", place.directory()))
+            .hint("use a newer lifeboat, or recover.sh from the store"));
+    }
+    if Listing::of(&tree, commit.archive).digest != header.tree {
+        return Err(Error::damaged(format!("the entries of {name} are not those that its tree digest was made of")));
+    }
+    Ok(Opened { place, commit, header, tree, identities })
+}
+
+/// What stands in commit and manifest must be the same in both.
+fn agree(name: &str, commit: &Commit, header: &Header) -> Result<()> {
+    let parent = commit.parent.as_ref().map(|p| p.id.to_string());
+    let same = header.archive == commit.archive.word()
+        && header.series == commit.series
+        && header.id == commit.id.as_str()
+        && header.seq == commit.seq
+        && header.tier == commit.tier
+        && header.parent == parent
+        && header.volumes.len() == commit.volumes().len();
+    if same { Ok(()) } else { Err(Error::damaged(format!("{name} belongs to another commit than it stands beside"))) }
+}
+
+/// Refuses state and secrets that do not fit into one tree: something below what the other says is no directory.
+///
+/// # Errors
+/// [`Kind::Damaged`](crate::Kind::Damaged), naming the path.
+pub fn check_together(state: &Tree, secrets: &Tree) -> Result<()> {
+    for (one, other) in [(state, secrets), (secrets, state)] {
+        let children = Children::of(other);
+        for root in one.indices().filter(|i| one.node(*i).parent == NONE) {
+            let path = one.path(root);
+            let mut up = crate::model::path::parent(&path);
+            while let Some(ancestor) = up {
+                let found = children.find(other, ancestor).map(|i| other.node(i).kind);
+                if found.is_some_and(|k| !matches!(k, Kind::Dir | Kind::Missing | Kind::Deleted)) {
+                    let (inner, outer) = (printable(&path), printable(ancestor));
+                    return Err(Error::damaged(format!("{inner} of one archive lies below {outer}, which the other says is no directory")));
+                }
+                up = crate::model::path::parent(ancestor);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Paths of `state` that `secrets` has, too: the newer word about a file that became secret.
+pub fn overridden(state: &Tree, secrets: &Tree) -> Vec<bool> {
+    let children = Children::of(state);
+    let mut out = vec![false; state.len()];
+    for index in secrets.indices() {
+        if secrets.node(index).kind == Kind::Dir {
+            continue;
+        }
+        if let Some(found) = children.find(state, &secrets.path(index)) {
+            out[found as usize] = state.node(found).kind != Kind::Dir;
+        }
+    }
+    out
+}

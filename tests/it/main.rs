@@ -1,0 +1,9 @@
+//! The integration tests: one binary, one module per thing that users rely on.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+/// A home with an agent in it, a store, and commands run in process.
+mod world;
+
+/// The spine: what was backed up comes back.
+mod roundtrip;

@@ -1,0 +1,118 @@
+//! A machine of its own for each test: home, store, clock, and commands run in process.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lifeboat::Error;
+use lifeboat::commands::{Event, backup, init, list, restore};
+use lifeboat::host::world::World;
+
+/// The clock of every new machine: 2026-11-21T20:15:00Z.
+pub const NOW: i64 = 1_795_292_100;
+
+/// A machine. Its directory goes away with it.
+pub struct Machine {
+    dir: tempfile::TempDir,
+    /// What commands see.
+    pub world: World,
+}
+
+impl Machine {
+    /// A machine with an empty home, and no configuration.
+    pub fn new() -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let home = root.join("home");
+        std::fs::create_dir(&home).unwrap();
+        let env = HashMap::from([(OsString::from("HOME"), home.clone().into_os_string())]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let world = World {
+            env,
+            home,
+            host_name: "testhost".to_owned(),
+            fixed_now: Some(NOW),
+            stop,
+            terminal: false,
+            wrap_store: None,
+        };
+        Machine { dir, world }
+    }
+
+    /// The machine's own directory; the home is `home` in it.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().canonicalize().unwrap()
+    }
+
+    /// A path in the home.
+    pub fn home(&self, path: &str) -> PathBuf {
+        self.world.home.join(path)
+    }
+
+    /// Writes a file in the home, and the directories above it.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.home(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// The default store.
+    pub fn store(&self) -> PathBuf {
+        self.world.default_store()
+    }
+
+    /// The default kit.
+    pub fn kit(&self) -> PathBuf {
+        self.world.default_kit()
+    }
+
+    /// `lifeboat init` with these sources and no keyring.
+    pub fn init(&self, sources: &[&str]) -> init::Done {
+        let sources = sources.iter().map(|s| self.home(s)).collect();
+        let args = init::Args { sources, sealed: true, ..init::Args::default() };
+        init::run(&self.world, &args, &mut |_| {}).unwrap()
+    }
+
+    /// `lifeboat backup`.
+    pub fn backup(&self) -> backup::Done {
+        self.try_backup().unwrap()
+    }
+
+    /// `lifeboat backup`, which may fail.
+    pub fn try_backup(&self) -> Result<backup::Done, Error> {
+        backup::run(&self.world, &backup::Args::default(), &mut |_| {})
+    }
+
+    /// `lifeboat list`, with the kit.
+    pub fn list(&self) -> list::Listing {
+        let args = list::Args { identity: Some(self.kit()), ..list::Args::default() };
+        list::run(&self.world, &args, &mut |_| {}).unwrap()
+    }
+
+    /// `lifeboat restore --identity KIT --target DIR`.
+    pub fn restore(&self, target: &Path) -> restore::Done {
+        self.try_restore(target, |_| {}).unwrap().0
+    }
+
+    /// The same with other arguments; also what it said meanwhile.
+    pub fn try_restore(
+        &self,
+        target: &Path,
+        change: impl FnOnce(&mut restore::Args),
+    ) -> Result<(restore::Done, Vec<Event>), Error> {
+        let identity = Some(self.kit());
+        let mut args = restore::Args { identity, target: Some(target.to_owned()), ..restore::Args::default() };
+        change(&mut args);
+        let mut events = Vec::new();
+        let done = restore::run(&self.world, &args, &mut |e| events.push(e))?;
+        Ok((done, events))
+    }
+
+    /// A directory that is not there yet.
+    pub fn target(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+}
