@@ -32,7 +32,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`Kind::Damaged`](crate::Kind::Damaged), naming the object.
-pub fn fetch(store: &Store, place: &Place, object: &Object) -> Result<bytes::Bytes> {
+fn fetch(store: &Store, place: &Place, object: &Object) -> Result<bytes::Bytes> {
     let key = place.object(&object.name);
     let bytes = store.get(&key, object.size)?;
     if bytes.len() as u64 != object.size || sha256(&bytes) != object.sha256 {

@@ -39,6 +39,48 @@ pub struct Store {
     local: Option<PathBuf>,
 }
 
+/// Bytes that an [`ObjectReader`] asks for at once.
+const RUN_BYTES: u64 = 2 << 20;
+
+/// An object being read: memory holds one run of it, whatever its size.
+pub struct ObjectReader<'a> {
+    store: &'a Store,
+    key: String,
+    size: u64,
+    next: u64,
+    run: Bytes,
+}
+
+impl std::io::BufRead for ObjectReader<'_> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.run.is_empty() && self.next < self.size {
+            let end = self.size.min(self.next + RUN_BYTES);
+            let location = Key::from(self.key.as_str());
+            let get = self.store.inner.get_range(&location, self.next..end);
+            self.run = self.store.runtime.block_on(get).map_err(std::io::Error::other)?;
+            if self.run.is_empty() {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            self.next += self.run.len() as u64;
+        }
+        Ok(&self.run)
+    }
+
+    fn consume(&mut self, n: usize) {
+        bytes::Buf::advance(&mut self.run, n);
+    }
+}
+
+impl std::io::Read for ObjectReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let run = std::io::BufRead::fill_buf(self)?;
+        let n = run.len().min(buf.len());
+        buf[..n].copy_from_slice(&run[..n]);
+        std::io::BufRead::consume(self, n);
+        Ok(n)
+    }
+}
+
 /// Whether a store may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -162,6 +204,11 @@ impl Store {
             Some(bytes) => Ok(bytes),
             None => Err(Error::damaged(format!("{key} is missing on {}", self.name()))),
         }
+    }
+
+    /// Opens an object of `size` bytes for reading from its start, a run at a time.
+    pub fn open_object(&self, key: &str, size: u64) -> ObjectReader<'_> {
+        ObjectReader { store: self, key: key.to_owned(), size, next: 0, run: Bytes::new() }
     }
 
     /// All objects below `prefix`, in no order.

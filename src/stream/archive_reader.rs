@@ -1,6 +1,6 @@
 //! The way back: a volume is opened, and each of its frames checked and decompressed.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use super::age_keys::Identities;
 use super::seal;
@@ -32,13 +32,13 @@ impl VolumeReader {
     pub fn read(
         &mut self,
         name: &str,
-        sealed: &[u8],
+        sealed: &mut dyn BufRead,
         place: &VolumePlace,
         frames: &[Frame],
         identities: &Identities,
         each: &mut dyn FnMut(&Frame, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let truncated = |e: std::io::Error| Error::damaged(format!("{name} is truncated or altered")).because(e);
+        let truncated = |e| seal::read_error(name, e);
         let mut plain = seal::open(sealed, identities, name)?;
         let mut seen = 0;
         for frame in frames {

@@ -85,6 +85,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+/// The object is held in memory, so whatever goes wrong with it is damage.
 fn truncated(name: &str, e: std::io::Error) -> Error {
     Error::damaged(format!("{name} is truncated or altered")).because(e)
 }

@@ -1,6 +1,6 @@
 //! Sealing with age and opening again, with the limits that the age crate leaves to its caller.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 
 use super::age_keys::{Identities, Recipients};
 use crate::error::{Error, Kind, Result};
@@ -30,18 +30,31 @@ pub fn header_length(bytes: &[u8]) -> Option<usize> {
     head[mac..].iter().position(|b| *b == b'\n').map(|end| mac + end + 1)
 }
 
-/// Opens the age file in `sealed`, which is called `what` in errors.
+/// Opens the age file in `sealed`, which is called `what` in errors. The first run of `sealed` must hold the header.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when none of `identities` opens it, [`Kind::Damaged`] when it is no age file.
-pub fn open<'a>(sealed: &'a [u8], identities: &Identities, what: &str) -> Result<impl Read + use<'a>> {
-    if header_length(sealed).is_none() {
+pub fn open<R: BufRead>(mut sealed: R, identities: &Identities, what: &str) -> Result<impl Read + use<R>> {
+    let start = sealed.fill_buf().map_err(|e| Error::failed(format!("cannot read {what}")).because(e))?;
+    // age's parser has no limit of its own.
+    if header_length(start).is_none() {
         return Err(Error::damaged(format!("{what} is not an age file")));
     }
     let damaged = |e: age::DecryptError| match e {
         age::DecryptError::NoMatchingKeys => Error::new(Kind::NoIdentity, format!("no identity at hand opens {what}"))
             .hint("name the recovery kit that belongs to this series with --identity"),
+        age::DecryptError::Io(e) => read_error(what, e),
+        // Its text cannot be had safely: a made-up amount of work overflows in it.
+        age::DecryptError::ExcessiveWork { .. } => Error::damaged(format!("{what} asks for too much work")),
         e => Error::damaged(format!("{what} cannot be opened")).because(e),
     };
     age::Decryptor::new_buffered(sealed).map_err(damaged)?.decrypt(identities.iter()).map_err(damaged)
+}
+
+/// An error in the middle of an age file called `what`: damage, unless it came from the store itself.
+pub fn read_error(what: &str, e: std::io::Error) -> Error {
+    match e.kind() {
+        std::io::ErrorKind::Other => Error::failed(format!("cannot read {what}")).because(e),
+        _ => Error::damaged(format!("{what} is truncated or altered")).because(e),
+    }
 }
