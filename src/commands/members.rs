@@ -1,9 +1,10 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::{Event, Events};
 use crate::error::{Error, Result};
@@ -100,8 +101,53 @@ impl<'a> Members<'a> {
     /// # Errors
     /// Those of the later stages, a full staging disk, and a wish to stop. What cannot be read is no error here.
     pub fn write(mut self, tar: &mut TarWriter) -> Result<Outcome> {
-        for index in archive_order(&self.scan.tree, self.archive) {
+        let order = archive_order(&self.scan.tree, self.archive);
+        let large = order
+            .iter()
+            .copied()
+            .filter(|i| self.scan.tree.node(*i).kind == Kind::File && self.scan.tree.node(*i).size > WHOLE_BYTES_MAX);
+        let found = self.find_databases(large.collect());
+        let jobs = found.iter().map(|d| (d.index, d.paths.clone())).collect();
+        let (staging, privacy, checks) = (self.staging, self.privacy(), self.checks);
+        std::thread::scope(|scope| {
+            let (send, receive) = std::sync::mpsc::sync_channel(0);
+            scope.spawn(move || read_ahead(jobs, staging, privacy, checks, &send));
+            let ahead = found.into_iter().map(|d| (d.index, d.meta)).collect();
+            self.members(&order, &Ahead { found: ahead, images: receive }, tar)
+        })?;
+        Ok(self.outcome)
+    }
+
+    /// The large files that are databases. Their copies are made and checked beside everything else, and they come last
+    /// among the files, so that this is mostly done when they are wanted.
+    fn find_databases(&mut self, large: Vec<Index>) -> Vec<LargeDatabase> {
+        let mut out = Vec::new();
+        for index in large {
+            let names = self.names_of(index);
+            let opened = source::open(self.root(index), &self.scan.tree.path(index), &mut self.names);
+            if let Some(file) = opened.ok().filter(is_database) {
+                let paths = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+                out.push(LargeDatabase { index, paths, meta: file.entry });
+            }
+        }
+        out
+    }
+
+    fn members(&mut self, order: &[Index], ahead: &Ahead, tar: &mut TarWriter) -> Result<()> {
+        let is_last = |i: &Index| ahead.found.contains_key(i);
+        let links = order.iter().position(|i| matches!(self.scan.tree.node(*i).kind, Kind::Symlink | Kind::Hardlink));
+        let (before, after) = order.split_at(links.unwrap_or(order.len()));
+        let databases = before.iter().filter(|i| is_last(i));
+        for &index in before.iter().filter(|i| !is_last(i)).chain(databases).chain(after) {
             self.world.check_stop()?;
+            if let Some(meta) = ahead.found.get(&index) {
+                let names = self.names_of(index);
+                // The sender ends only when it has sent everything, or with an error that it sends as well.
+                let image = ahead.images.recv().map_err(|_| Error::failed("the reader of databases ended early"))?;
+                self.image(index, &names, meta.clone(), image?, tar)?;
+                self.progress(index);
+                continue;
+            }
             match self.scan.tree.node(index).kind {
                 Kind::Dir => self.directory(index, tar)?,
                 Kind::File => self.file(index, tar)?,
@@ -119,7 +165,19 @@ impl<'a> Members<'a> {
             let entry = Entry { mode: 0o600, size: self.database_paths.len() as u64, ..Entry::new(Kind::File) };
             tar.whole(b"lifeboat/databases", &entry, &self.database_paths)?;
         }
-        Ok(self.outcome)
+        Ok(())
+    }
+
+    /// All names of a file, the one that is archived first.
+    fn names_of(&self, index: Index) -> Vec<Index> {
+        self.scan.groups.get(&index).cloned().unwrap_or_else(|| vec![index])
+    }
+
+    fn privacy(&self) -> Privacy {
+        match self.archive {
+            Archive::State => Privacy::Open,
+            Archive::Secrets => Privacy::Secret,
+        }
     }
 
     fn root(&self, index: Index) -> &'a Root {
@@ -194,10 +252,7 @@ impl<'a> Members<'a> {
     }
 
     fn file(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
-        let names = match self.scan.groups.get(&index) {
-            Some(group) => group.clone(),
-            None => vec![index],
-        };
+        let names = self.names_of(index);
         let mut opened = Err(NoFile::Vanished);
         for name in &names {
             // Another name of the same file will do when the first is gone.
@@ -272,11 +327,14 @@ impl<'a> Members<'a> {
 
     /// Reads a file whole before its header is written, so that the header is right whatever happens to the file.
     fn small(&mut self, index: Index, mut file: SourceFile, tar: &mut TarWriter) -> Result<()> {
-        self.small.clear();
-        let read = Read::by_ref(&mut file.file).take(file.entry.size).read_to_end(&mut self.small);
-        if let Err(e) = read {
-            self.unreadable(index, &e.to_string());
-            return Ok(());
+        let size = usize::try_from(file.entry.size).expect("small files fit in memory");
+        self.small.resize(size, 0);
+        match read_up_to(&mut file.file, &mut self.small) {
+            Ok(n) => self.small.truncate(n),
+            Err(e) => {
+                self.unreadable(index, &e.to_string());
+                return Ok(());
+            }
         }
         if self.small.starts_with(KIT_MARK) {
             let path = self.scan.tree.path(index);
@@ -336,13 +394,13 @@ impl<'a> Members<'a> {
     }
 
     fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
-        let paths: Vec<PathBuf> =
-            names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
-        let privacy = match self.archive {
-            Archive::State => Privacy::Open,
-            Archive::Secrets => Privacy::Secret,
-        };
-        match database::read(database::best_name(&paths), self.staging, privacy, self.checks)? {
+        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let image = database::read(database::best_name(&paths), self.staging, self.privacy(), self.checks)?;
+        self.image(index, names, meta, image, tar)
+    }
+
+    fn image(&mut self, index: Index, names: &[Index], meta: Entry, image: Image, tar: &mut TarWriter) -> Result<()> {
+        match image {
             Image::Copy(mut copy) => {
                 let path = self.scan.tree.path(index);
                 let mut entry = Entry { size: copy.size, extents: None, ..self.guarded(meta) };
@@ -354,9 +412,12 @@ impl<'a> Members<'a> {
                 let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
                     hasher.update(bytes);
                 });
-                let n = copied.map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
+                let n = copied
+                    .map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
                 if n != entry.size {
-                    return Err(Error::failed("a database copy is shorter than it should be: this is a bug in lifeboat"));
+                    return Err(Error::failed(
+                        "a database copy is shorter than it should be: this is a bug in lifeboat",
+                    ));
                 }
                 tar.zeros(tar_member::padding(n))?;
                 entry.blake3 = *hasher.finalize().as_bytes();
@@ -386,7 +447,9 @@ impl<'a> Members<'a> {
     /// Bytes of what cannot be opened as a database, with its sidecars.
     fn raw_database(&mut self, index: Index, names: &[Index], why: &str, tar: &mut TarWriter) -> Result<()> {
         let what = self.shown(index);
-        self.outcome.unreadable.push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
+        self.outcome
+            .unreadable
+            .push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
         for name in names {
             let path = self.scan.tree.path(*name);
             for suffix in SIDECARS {
@@ -419,6 +482,37 @@ impl<'a> Members<'a> {
     }
 }
 
+/// A large file that is a database, and its metadata.
+struct LargeDatabase {
+    index: Index,
+    paths: Vec<PathBuf>,
+    meta: Entry,
+}
+
+/// Databases that are being read in a thread of their own; nothing else may open them meanwhile, since closing a file
+/// drops all locks that this process holds on it.
+struct Ahead {
+    found: HashMap<Index, Entry>,
+    images: Receiver<Result<Image>>,
+}
+
+/// Reads one database after the other and hands each over when it is wanted.
+fn read_ahead(
+    jobs: Vec<(Index, Vec<PathBuf>)>,
+    staging: &Path,
+    privacy: Privacy,
+    checks: Checks,
+    out: &SyncSender<Result<Image>>,
+) {
+    for (_, paths) in jobs {
+        let image = database::read(database::best_name(&paths), staging, privacy, checks);
+        let failed = image.is_err();
+        if out.send(image).is_err() || failed {
+            return;
+        }
+    }
+}
+
 enum Large {
     Whole(Entry),
     Shrank,
@@ -430,6 +524,20 @@ fn is_database(file: &SourceFile) -> bool {
     file.entry.size >= 512
         && rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16)
         && crate::model::database::is_database(&magic)
+}
+
+/// Fills `buffer` as far as the file goes.
+fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
 }
 
 fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {

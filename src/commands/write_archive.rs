@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::members::{Members, Outcome};
 use super::session::{sha256, sign_commit};
 use super::{Event, Events};
@@ -103,7 +105,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     };
     let recipients = recipients(run.config, terms.archive)?;
     let options = options(run.config, terms.archive);
-    let put = |name: &str, bytes: Vec<u8>| {
+    let put = |name: &str, bytes: Bytes| {
         run.world.check_stop()?;
         run.store.put(&place.object(name), bytes).map(|_| ())
     };
@@ -140,7 +142,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         listing.order.iter().try_for_each(|i| each(&scan.tree.path(*i), &scan.tree.entry(*i)))
     })?;
     objects.push(Object { name: MANIFEST.to_owned(), size: manifest.len() as u64, sha256: sha256(&manifest) });
-    put(MANIFEST, manifest)?;
+    put(MANIFEST, manifest.into())?;
     let commit = Commit {
         archive: terms.archive,
         series: run.config.name.clone(),
@@ -310,7 +312,13 @@ impl Pending {
 ///
 /// # Errors
 /// When the pending files cannot be read.
-pub fn settle(world: &World, series: &str, store: &Store, catalog: &mut Catalog, events: &mut Events<'_>) -> Result<()> {
+pub fn settle(
+    world: &World,
+    series: &str,
+    store: &Store,
+    catalog: &mut Catalog,
+    events: &mut Events<'_>,
+) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
         pending.finish(store, catalog)?;

@@ -156,8 +156,8 @@ impl Store {
     ///
     /// # Errors
     /// When it is there with other bytes, or cannot be written.
-    pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<Put> {
-        let bytes = Bytes::from(bytes);
+    pub fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<Put> {
+        let bytes = bytes.into();
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let location = Key::from(key);
         let put = self.inner.put_opts(&location, bytes.clone().into(), options);
@@ -200,7 +200,9 @@ impl Store {
     /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not there or larger than `limit`.
     pub fn get(&self, key: &str, limit: u64) -> Result<Bytes> {
         match self.get_if_there(key, limit)? {
-            Some(bytes) if bytes.len() as u64 > limit => Err(Error::damaged(format!("{key} is larger than it should be"))),
+            Some(bytes) if bytes.len() as u64 > limit => {
+                Err(Error::damaged(format!("{key} is larger than it should be")))
+            }
             Some(bytes) => Ok(bytes),
             None => Err(Error::damaged(format!("{key} is missing on {}", self.name()))),
         }

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::age_keys::Recipients;
@@ -80,7 +81,7 @@ struct Done {
 pub fn write<T>(
     options: &Options,
     recipients: &Recipients,
-    put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
+    put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
     produce: impl FnOnce(&mut TarWriter) -> Result<T>,
 ) -> Result<(T, Written)> {
     let pieces = options.workers + 2;
@@ -89,6 +90,7 @@ pub fn write<T>(
     let (frame_tx, frame_rx) = channel::<Done>();
     let (spare_tx, spare_rx) = channel::<Vec<u8>>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
+    let (empty_tx, empty_rx) = channel::<Vec<u8>>();
     for _ in 0..pieces {
         raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
         spare_tx.send(Vec::new()).expect("the receiver is alive");
@@ -103,8 +105,15 @@ pub fn write<T>(
             })
             .collect();
         drop((frame_tx, raw_tx));
-        let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &volume_tx));
-        let uploaders: Vec<_> = (0..options.uploads).map(|_| scope.spawn(|| upload(&volume_rx, put))).collect();
+        let sealer = scope.spawn(move || {
+            seal_frames(options, recipients, &frame_rx, &spare_tx, &Volumes { out: volume_tx, empty: empty_rx })
+        });
+        let uploaders: Vec<_> = (0..options.uploads)
+            .map(|_| {
+                let (empty_tx, volume_rx) = (empty_tx.clone(), &volume_rx);
+                scope.spawn(move || upload(volume_rx, &empty_tx, put))
+            })
+            .collect();
 
         let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
@@ -354,7 +363,7 @@ fn seal_frames(
     recipients: &Recipients,
     frames_in: &Receiver<Done>,
     spare: &Sender<Vec<u8>>,
-    volumes_out: &SyncSender<Volume>,
+    volumes_out: &Volumes,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
     let failed = |e| Error::failed("cannot seal a volume").because(e);
     let (mut frames, mut volumes) = (Vec::new(), Vec::new());
@@ -367,7 +376,7 @@ fn seal_frames(
             next += 1;
             let volume = match &mut open {
                 Some(volume) => volume,
-                None => open.insert(OpenVolume { writer: seal::begin(recipients, volume_buffer())?, plain: 0 }),
+                None => open.insert(OpenVolume { writer: seal::begin(recipients, volumes_out.buffer())?, plain: 0 }),
             };
             volume.writer.write_all(&done.compressed).map_err(failed)?;
             let length = u32::try_from(done.compressed.len()).expect("a frame is small");
@@ -396,9 +405,18 @@ fn seal_frames(
     Ok((frames, volumes))
 }
 
-/// Memory for a volume and its seal, so that it need not grow.
-fn volume_buffer() -> Vec<u8> {
-    Vec::with_capacity(usize::try_from(VOLUME_BYTES).expect("a volume fits in memory") + PIECE_BYTES + (128 << 10))
+/// Where sealed volumes go, and where their memory comes back from.
+struct Volumes {
+    out: SyncSender<Volume>,
+    empty: Receiver<Vec<u8>>,
+}
+
+impl Volumes {
+    /// Memory for a volume and its seal, so that it need not grow.
+    fn buffer(&self) -> Vec<u8> {
+        let bytes = usize::try_from(VOLUME_BYTES).expect("a volume fits in memory") + PIECE_BYTES + (128 << 10);
+        self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(bytes))
+    }
 }
 
 /// A zstd skippable frame (RFC 8878 section 3.1.2) that brings `plain` bytes to a multiple of [`PADDING_BYTES`].
@@ -411,18 +429,19 @@ pub fn skippable(plain: u64) -> Vec<u8> {
     out
 }
 
-fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &SyncSender<Volume>) -> Result<()> {
+fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &Volumes) -> Result<()> {
     let Some(OpenVolume { writer, plain }) = open else { return Ok(()) };
     let sealed = writer.finish().map_err(|e| Error::failed("cannot seal a volume").because(e))?;
     let header = seal::header_length(&sealed).expect("age writes its header first") as u64;
     volumes.push(VolumePlace { header, plain });
-    out.send((volumes.len() - 1, sealed)).map_err(|_| stopped())
+    out.out.send((volumes.len() - 1, sealed)).map_err(|_| stopped())
 }
 
 /// Stores volumes until there are no more.
 fn upload(
     volumes: &Mutex<Receiver<Volume>>,
-    put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
+    empty: &Sender<Vec<u8>>,
+    put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, Object)>> {
     let mut done = Vec::new();
     loop {
@@ -430,7 +449,14 @@ fn upload(
         let name = volume_name(number);
         let sha256 = Sha256::digest(&sealed).into();
         let size = sealed.len() as u64;
-        put(&name, sealed)?;
+        let sealed = Bytes::from(sealed);
+        put(&name, sealed.clone())?;
         done.push((number, Object { name, size, sha256 }));
+        // Nobody else holds it once it is stored; if somebody does, new memory is found.
+        if let Ok(memory) = sealed.try_into_mut() {
+            let mut memory = Vec::from(memory);
+            memory.clear();
+            drop(empty.send(memory));
+        }
     }
 }
