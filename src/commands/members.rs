@@ -1,11 +1,11 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender};
 
+use super::read_ahead::{Ahead, LargeDatabase, read_ahead};
 use super::{Event, Events};
 use crate::error::{Error, Result};
 use crate::host::database::{self, Checks, Image, Privacy};
@@ -107,7 +107,7 @@ impl<'a> Members<'a> {
             .copied()
             .filter(|i| self.scan.tree.node(*i).kind == Kind::File && self.scan.tree.node(*i).size > WHOLE_BYTES_MAX);
         let found = self.find_databases(large.collect());
-        let jobs = found.iter().map(|d| (d.index, d.paths.clone())).collect();
+        let jobs = found.iter().map(|d| d.paths.clone()).collect();
         let (staging, privacy, checks) = (self.staging, self.privacy(), self.checks);
         std::thread::scope(|scope| {
             let (send, receive) = std::sync::mpsc::sync_channel(0);
@@ -390,7 +390,7 @@ impl<'a> Members<'a> {
         hash_zeros(&mut hasher, entry.size - hashed);
         tar.zeros(tar_member::padding(stored))?;
         entry.blake3 = *hasher.finalize().as_bytes();
-        Ok(Large::Whole(entry))
+        Ok(Large::Whole(Box::new(entry)))
     }
 
     fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
@@ -482,39 +482,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// A large file that is a database, and its metadata.
-struct LargeDatabase {
-    index: Index,
-    paths: Vec<PathBuf>,
-    meta: Entry,
-}
-
-/// Databases that are being read in a thread of their own; nothing else may open them meanwhile, since closing a file
-/// drops all locks that this process holds on it.
-struct Ahead {
-    found: HashMap<Index, Entry>,
-    images: Receiver<Result<Image>>,
-}
-
-/// Reads one database after the other and hands each over when it is wanted.
-fn read_ahead(
-    jobs: Vec<(Index, Vec<PathBuf>)>,
-    staging: &Path,
-    privacy: Privacy,
-    checks: Checks,
-    out: &SyncSender<Result<Image>>,
-) {
-    for (_, paths) in jobs {
-        let image = database::read(database::best_name(&paths), staging, privacy, checks);
-        let failed = image.is_err();
-        if out.send(image).is_err() || failed {
-            return;
-        }
-    }
-}
-
 enum Large {
-    Whole(Entry),
+    Whole(Box<Entry>),
     Shrank,
     Failed(std::io::Error),
 }
@@ -541,7 +510,7 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize>
 }
 
 fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     while count > 0 {
         let n = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
         hasher.update(&ZEROS[..n]);

@@ -9,6 +9,7 @@ pub mod init;
 pub mod list;
 pub mod members;
 pub mod opened;
+pub mod read_ahead;
 pub mod restore;
 pub mod session;
 pub mod snapshots;

@@ -107,10 +107,10 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
     Ok(Resolved { sources, described, absent, own })
 }
 
-fn roots_of(
-    world: &World,
-    source: &crate::model::config::Source,
-) -> Vec<(PathBuf, bool, Option<(&'static Preset, String)>)> {
+/// Where a root should be, whether it has to be there, and the preset that knows it.
+type RootOf = (PathBuf, bool, Option<(&'static Preset, String)>);
+
+fn roots_of(world: &World, source: &crate::model::config::Source) -> Vec<RootOf> {
     match &source.origin {
         Origin::Path(path) => vec![(expand_home(path, &world.home), true, None)],
         Origin::Preset(name) => preset::find(name).map_or(Vec::new(), |preset| {

@@ -268,11 +268,11 @@ fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{StatxAttributes, StatxFlags, statx};
-        return statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).is_ok_and(|s| {
+        statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).is_ok_and(|s| {
             let known = StatxAttributes::from_bits_retain(s.stx_attributes_mask.bits());
             let set = StatxAttributes::from_bits_retain(s.stx_attributes.bits());
             known.contains(StatxAttributes::MOUNT_ROOT) && set.contains(StatxAttributes::MOUNT_ROOT)
-        });
+        })
     }
     #[cfg(not(target_os = "linux"))]
     {

@@ -441,10 +441,9 @@ impl Loader {
         if name.len() > usize::from(u16::MAX) {
             return refuse("has too long a name");
         }
-        if let Some(at) = entry.at {
-            if at.checked_add(entry.stored()).is_none_or(|end| end > self.tar_bytes) {
-                return refuse("lies outside the archive");
-            }
+        let end = entry.at.map_or(Some(0), |at| at.checked_add(entry.stored()));
+        if end.is_none_or(|end| end > self.tar_bytes) {
+            return refuse("lies outside the archive");
         }
         let index = self.tree.push(parent, name, entry.kind, self.archive);
         self.tree.set_entry(index, &entry);

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -95,71 +96,71 @@ pub fn write<T>(
         raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
         spare_tx.send(Vec::new()).expect("the receiver is alive");
     }
-    let (job_rx, spare_rx, volume_rx) = (Mutex::new(job_rx), Mutex::new(spare_rx), Mutex::new(volume_rx));
+    // Shared by the threads that receive, and by nobody else: when the last of them has failed, senders learn of it.
+    let (job_rx, spare_rx, volume_rx) = (shared(job_rx), shared(spare_rx), shared(volume_rx));
+    let broken = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let compressors: Vec<_> = (0..options.workers)
             .map(|_| {
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
-                let (job_rx, spare_rx) = (&job_rx, &spare_rx);
-                scope.spawn(move || compress(options, job_rx, spare_rx, &raw_tx, &frame_tx))
+                let (job_rx, spare_rx) = (Arc::clone(&job_rx), Arc::clone(&spare_rx));
+                scope.spawn(move || compress(options, &job_rx, &spare_rx, &raw_tx, &frame_tx))
             })
             .collect();
         drop((frame_tx, raw_tx));
-        let sealer = scope.spawn(move || {
-            seal_frames(options, recipients, &frame_rx, &spare_tx, &Volumes { out: volume_tx, empty: empty_rx })
-        });
+        let sealed_volumes = Volumes { out: volume_tx, empty: empty_rx };
+        let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &sealed_volumes));
         let uploaders: Vec<_> = (0..options.uploads)
             .map(|_| {
-                let (empty_tx, volume_rx) = (empty_tx.clone(), &volume_rx);
-                scope.spawn(move || upload(volume_rx, &empty_tx, put))
+                let (empty_tx, volume_rx, broken) = (empty_tx.clone(), Arc::clone(&volume_rx), &broken);
+                scope.spawn(move || {
+                    let done = upload(&volume_rx, &empty_tx, broken, put);
+                    broken.fetch_or(done.is_err(), Ordering::Relaxed);
+                    done
+                })
             })
             .collect();
+        drop((job_rx, spare_rx, volume_rx));
 
         let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
+        // Each stage ends when the one before it has dropped its sender.
         drop(writer);
-
-        // Whoever failed first stopped the others; their own errors only say that they were stopped.
-        let mut failure = None;
-        let mut keep = |r: Result<()>| {
-            if let Err(e) = r {
-                if failure.is_none() || failure.as_ref().is_some_and(is_stopped) {
-                    failure = Some(e);
-                }
-            }
-        };
-        let produced = match produced {
-            Ok(t) => Some(t),
-            Err(e) => {
-                keep(Err(e));
-                None
-            }
-        };
-        compressors.into_iter().for_each(|c| keep(joined(c.join())));
-        let sealed = joined(sealer.join());
-        let mut objects = BTreeMap::new();
-        // Dropping the receivers before all uploads are joined could not happen: uploaders end when the sealer's
-        // sender is gone.
-        for uploader in uploaders {
-            match joined(uploader.join()) {
-                Ok(done) => objects.extend(done),
-                Err(e) => keep(Err(e)),
-            }
+        let mut first = FirstError::default();
+        let produced = first.keep(produced);
+        for compressor in compressors {
+            first.keep(joined(compressor.join()));
         }
-        let sealed = match sealed {
-            Ok(s) => Some(s),
-            Err(e) => {
-                keep(Err(e));
-                None
-            }
-        };
-        match (failure, produced, sealed) {
+        let sealed = first.keep(joined(sealer.join()));
+        let mut objects = BTreeMap::new();
+        for uploader in uploaders {
+            objects.extend(first.keep(joined(uploader.join())).into_iter().flatten());
+        }
+        match (first.0, produced, sealed) {
             (None, Some(produced), Some((frames, volumes))) => {
                 Ok((produced, Written { frames, volumes, objects: objects.into_values().collect() }))
             }
             (failure, ..) => Err(failure.unwrap_or_else(stopped)),
         }
     })
+}
+
+/// The error of the stage that failed first; the others' only say that they were stopped.
+#[derive(Default)]
+struct FirstError(Option<Error>);
+
+impl FirstError {
+    fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(t) => Some(t),
+            Err(e) => {
+                if self.0.as_ref().is_none_or(is_stopped) {
+                    self.0 = Some(e);
+                }
+                None
+            }
+        }
+    }
 }
 
 const STOPPED: &str = "another stage of the archive failed";
@@ -347,6 +348,10 @@ fn compress(
     }
 }
 
+fn shared<T>(receiver: Receiver<T>) -> Arc<Mutex<Receiver<T>>> {
+    Arc::new(Mutex::new(receiver))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A poisoned lock means that a neighbour panicked; its join reports that.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -441,11 +446,15 @@ fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &Volumes
 fn upload(
     volumes: &Mutex<Receiver<Volume>>,
     empty: &Sender<Vec<u8>>,
+    broken: &AtomicBool,
     put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, Object)>> {
     let mut done = Vec::new();
     loop {
         let Ok((number, sealed)) = lock(volumes).recv() else { return Ok(done) };
+        if broken.load(Ordering::Relaxed) {
+            return Err(stopped());
+        }
         let name = volume_name(number);
         let sha256 = Sha256::digest(&sealed).into();
         let size = sealed.len() as u64;
@@ -458,5 +467,53 @@ fn upload(
             memory.clear();
             drop(empty.send(memory));
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::stream::age_keys;
+
+    fn archive(put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync), bytes: usize) -> Result<((), Written)> {
+        let options = Options { level: 1, check: true, workers: 2, uploads: 2, pad: true };
+        let recipients = Recipients::parse(&[age_keys::generate().0]).unwrap();
+        // Not compressible, so that there are several volumes.
+        let mut noise = vec![0; bytes];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        write(&options, &recipients, put, |tar| tar.write(&noise))
+    }
+
+    #[test]
+    fn a_store_that_fails_stops_everything() {
+        for fail_at in 0..3 {
+            let put = |name: &str, _: Bytes| {
+                if name == volume_name(fail_at) { Err(Error::failed("the disk is on fire")) } else { Ok(()) }
+            };
+            let error = archive(&put, 60 << 20).map(|_| ()).unwrap_err();
+            assert_eq!(error.to_string(), "the disk is on fire");
+        }
+    }
+
+    #[test]
+    fn volumes_and_frames_add_up() {
+        let sizes = Mutex::new(BTreeMap::new());
+        let put = |name: &str, bytes: Bytes| {
+            lock_for_test(&sizes).insert(name.to_owned(), bytes.len() as u64);
+            Ok(())
+        };
+        let (_, written) = archive(&put, 40 << 20).unwrap();
+        assert_eq!(written.volumes.len(), 3);
+        let tar: u64 = written.frames.iter().map(|f| u64::from(f.tar_length)).sum();
+        assert_eq!(tar, (40 << 20) + 1024);
+        assert!(written.volumes.last().unwrap().plain.is_multiple_of(PADDING_BYTES));
+        for object in &written.objects {
+            assert_eq!(lock_for_test(&sizes)[&object.name], object.size);
+        }
+    }
+
+    fn lock_for_test<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap()
     }
 }

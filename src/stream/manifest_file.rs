@@ -14,6 +14,9 @@ use crate::model::tree::Tree;
 /// The zstd level of manifests: mostly digests, which no level makes smaller.
 const LEVEL: i32 = 3;
 
+/// Takes one entry and its path.
+pub type Each<'a> = dyn FnMut(&[u8], &Entry) -> std::io::Result<()> + 'a;
+
 /// Makes the object. `entries` calls its argument once per entry, in ascending order of path; `pad` as for secrets bundles.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ pub fn write(
     header: &Header,
     recipients: &Recipients,
     pad: bool,
-    entries: &mut dyn FnMut(&mut dyn FnMut(&[u8], &Entry) -> std::io::Result<()>) -> std::io::Result<()>,
+    entries: &mut dyn FnMut(&mut Each<'_>) -> std::io::Result<()>,
 ) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| Error::failed("cannot write the manifest").because(e);
     let mut counted = Counted { inner: seal::begin(recipients, Vec::new())?, bytes: 0 };
