@@ -114,7 +114,11 @@ pub fn finish<R: Report>(voice: Voice, printer: &mut Printer, result: Result<R, 
             } else if !voice.quiet {
                 stdout(&report.text());
             }
-            let code = if report.incomplete() { Kind::Incomplete.exit_code() } else { 0 };
+            let problems = report.problems();
+            let code = if problems.is_empty() { 0 } else { Kind::Incomplete.exit_code() };
+            if !voice.json {
+                problems.iter().for_each(|line| stderr_line(line));
+            }
             ExitCode::from(code)
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use crate::host::staging::Staging;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
 use crate::model::commit::Reference;
-use crate::model::config::{Config, Origin, expand_home};
+use crate::model::config::{Config, Origin, Sweep, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
@@ -102,14 +102,11 @@ impl Report for Done {
         if !notes.is_empty() {
             out.push_str(&format!("{}\n", notes.join(", ")));
         }
-        for line in &self.unreadable {
-            out.push_str(&format!("incomplete: {line}\n"));
-        }
         out
     }
 
-    fn incomplete(&self) -> bool {
-        !self.unreadable.is_empty()
+    fn problems(&self) -> Vec<String> {
+        self.unreadable.iter().map(|line| format!("incomplete: {line}")).collect()
     }
 }
 
@@ -124,6 +121,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => initialise(world, args, events)?,
     };
     check_paths(world, args, &config)?;
+    if config.secrets.sweep != Sweep::Report {
+        events(Event::Warning(
+            "this version does not look for secrets inside other files: `sweep` has no effect".to_owned(),
+        ));
+    }
     let access = if config.store.starts_with("file:") { Access::Existing } else { Access::Create };
     let store = Store::open(world, &config.store, access)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
@@ -134,7 +136,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         series: config.name.clone(),
         store: store.name(),
         vanished: found.vanished,
-        skipped: found.skipped.len() as u64,
         dry_run: args.dry_run,
         ..Done::default()
     };
@@ -162,12 +163,18 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         };
         archives(&mut run, args, &mut found, &mut done, events)?;
     }
+    done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
     Ok(done)
 }
 
 /// `backup` on a machine that was never set up: everything by default, said in a few lines.
 fn initialise(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Configured> {
+    if let Some(named) = world.var("LIFEBOAT_CONFIG") {
+        let name = printable_path(std::path::Path::new(named));
+        return Err(Error::not_there(format!("the configuration {name} is not there"))
+            .hint("`lifeboat init --config FILE` makes one there"));
+    }
     if args.dry_run {
         return Err(Error::not_there("there is no configuration yet, and a dry run makes none")
             .hint("run `lifeboat init`, or `lifeboat backup PATH` once"));

@@ -1,11 +1,13 @@
 //! `lifeboat init`: keys, recovery kit, store and configuration of a new series, or of an old one on a new machine.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::session::{Configured, configuration, read_kit, signing_key_file};
+use super::snapshots;
 use super::{Event, Events, Report};
 use crate::error::{At as _, Error, Result};
 use crate::host::keyring;
@@ -15,9 +17,10 @@ use crate::host::store::{Access, Put, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
 use crate::model::kit::{Kit, Opening, Which};
+use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
-use crate::model::store_key::{is_name, public_key};
+use crate::model::store_key::{Archive, is_name, public_key};
 use crate::stream::age_keys::{self, Identities, Recipients};
 use crate::stream::sign::{PublicKey, SigningKey};
 
@@ -60,7 +63,7 @@ pub struct Done {
     pub sources: Vec<String>,
     /// Where this host keeps the identities: `keyring` or `none`.
     pub identity: String,
-    /// `new`, `continued` or `extended`.
+    /// `new`, `continued`, `extended` or `unchanged`.
     pub what: &'static str,
     /// What could not be done and is worth knowing.
     pub notes: Vec<String>,
@@ -69,6 +72,7 @@ pub struct Done {
 impl Report for Done {
     fn text(&self) -> String {
         let mut out = match self.what {
+            "unchanged" => format!("series {} is set up already; nothing was changed\n", self.series),
             "extended" => format!("added to series {}; keys and kit are as they were\n", self.series),
             "continued" => format!("series {} goes on from this machine\n", self.series),
             _ => format!("series {} is ready\n", self.series),
@@ -128,8 +132,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 
     let signing = SigningKey::generate()?;
     let kit = new_kit(&series, &url, &signing);
-    claim(&store, &series, &signing.public())?;
+    refuse_taken(&store, &series)?;
     write_kit(world, args, &kit, &kit_path)?;
+    claim(&store, &series, &signing.public())?;
     finish(world, args, &kit, &signing, sources, "new", Some(&kit_path), events)
 }
 
@@ -186,6 +191,11 @@ fn sources(world: &World, args: &Args) -> Result<Vec<Source>> {
     for path in &args.sources {
         let absolute = std::fs::canonicalize(path)
             .map_err(|e| Error::not_there(format!("the source {} is not there", printable_path(path))).because(e))?;
+        // Whoever names an agent's home means the agent: what is secret in it, and what is not worth keeping.
+        if let Some(name) = super::sources::preset_of(world, &absolute) {
+            out.push(Source::new(Origin::Preset(name)));
+            continue;
+        }
         let text = absolute.to_str().ok_or_else(|| {
             Error::usage(format!("{} is not UTF-8 and cannot stand in a configuration", printable_path(&absolute)))
                 .hint("name the directory above it")
@@ -214,13 +224,25 @@ fn store_url(world: &World, named: Option<&str>) -> Result<String> {
         .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
 }
 
+/// Looks before anything is made; who comes between is stopped by the create-only put.
+fn refuse_taken(store: &Store, series: &str) -> Result<()> {
+    match store.get_if_there(&public_key(series, 1), 4096)? {
+        Some(_) => Err(taken(series)),
+        None => Ok(()),
+    }
+}
+
+fn taken(series: &str) -> Error {
+    Error::failed(format!("the series {series} is taken on this store by another key"))
+        .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`")
+}
+
 /// Puts the verification key where it claims the name of the series, and what a finder of the store needs.
 fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
     let key = public_key(series, 1);
     let put = store.put(&key, public.to_text().into_bytes());
     if put.is_err() && store.get_if_there(&key, 4096)?.is_some() {
-        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
-            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
+        return Err(taken(series));
     }
     put?;
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
@@ -299,11 +321,44 @@ fn continue_series(world: &World, args: &Args, path: &Path, events: &mut Events<
     let secret = kit.signing_secret.as_ref().ok_or_else(|| incomplete("signing key"))?;
     let signing = SigningKey::from_text(secret.expose_secret())?;
     prove(&name, &kit, &kit)?;
-    let sources = sources(world, args)?;
     let store = Store::open(world, &url, Access::Existing)?;
+    let sources = match former_sources(world, args, &store, &kit, &signing.public(), events) {
+        Some(sources) => sources,
+        None => sources(world, args)?,
+    };
     claim(&store, &kit.series, &signing.public())?;
     let kit = Kit { store: url, ..kit };
     finish(world, args, &kit, &signing, sources, "continued", Some(path), events)
+}
+
+/// What the old machine backed up, as its newest snapshot says, where nothing else was asked for.
+fn former_sources(
+    world: &World,
+    args: &Args,
+    store: &Store,
+    kit: &Kit,
+    key: &PublicKey,
+    events: &mut Events<'_>,
+) -> Option<Vec<Source>> {
+    if !args.presets.is_empty() || !args.sources.is_empty() {
+        return None;
+    }
+    let found = snapshots::load(store, &kit.series, Some(key)).ok()?;
+    let newest = snapshots::newest(&found, Archive::State)?;
+    let identities = Identities::parse(kit.identities(Which::State)).ok()?;
+    let opened = super::opened::open(store, newest, identities).ok()?;
+    let layout = Layout::machine(world.home.as_os_str().as_bytes());
+    let mut out: Vec<Source> = Vec::new();
+    for source in opened.header.sources {
+        let path = printable(&layout.to_disk(&source.path.bytes()));
+        let source = Source::new(source.preset.map_or(Origin::Path(path), Origin::Preset));
+        if !out.contains(&source) {
+            out.push(source);
+        }
+    }
+    let id = newest.place.id.clone();
+    events(Event::Note(format!("sources are those of snapshot {id}; rules of the old configuration are not known")));
+    Some(out).filter(|o| !o.is_empty())
 }
 
 /// Puts the keys and then the configuration on the host; the configuration is what makes it count.
@@ -396,6 +451,7 @@ fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
     {
         return Err(other("store", &printable(config.store.as_bytes())));
     }
+    let mut what = "unchanged";
     if args.presets.is_empty() && args.sources.is_empty() {
         if args.kit.is_some() || args.sealed || args.passphrase {
             return Err(other("series", &config.name));
@@ -404,12 +460,13 @@ fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
         for source in sources(world, args)? {
             if !config.sources.iter().any(|s| s.origin == source.origin) {
                 config.sources.push(source);
+                what = "extended";
             }
         }
         write_config(&file, &config)?;
     }
     let identity = if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned();
-    Ok(done(&config, &file, None, identity, "extended", Vec::new()))
+    Ok(done(&config, &file, None, identity, what, Vec::new()))
 }
 
 fn done(

@@ -338,7 +338,9 @@ impl<'a> Members<'a> {
         }
         if self.small.starts_with(KIT_MARK) {
             let path = self.scan.tree.path(index);
-            self.scan.skipped.push(Skip { path, reason: OWN.to_owned(), archive: Archive::Secrets });
+            let shown = source::shown(self.root(index), &path);
+            (self.events)(Event::Detail(format!("left out {shown}: a recovery kit never goes into what it opens")));
+            self.scan.skipped.push(Skip { path, reason: OWN.to_owned(), archive: self.archive });
             self.scan.tree.node_mut(index).kind = Kind::Deleted;
             return Ok(());
         }

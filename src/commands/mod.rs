@@ -48,9 +48,9 @@ pub trait Report: serde::Serialize {
     /// The lines for a person; what goes to stdout.
     fn text(&self) -> String;
 
-    /// Whether something that should have been done was not: exit code 3.
-    fn incomplete(&self) -> bool {
-        false
+    /// What should have been done and was not, a line each: any of them makes exit code 3.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -125,14 +125,11 @@ impl Report for Done {
                 count_text(self.missing.len() as u64, "path")
             ));
         }
-        for line in &self.missing {
-            out.push_str(&format!("missing: {line}\n"));
-        }
         out
     }
 
-    fn incomplete(&self) -> bool {
-        !self.missing.is_empty()
+    fn problems(&self) -> Vec<String> {
+        self.missing.iter().map(|line| format!("missing: {line}")).collect()
     }
 }
 

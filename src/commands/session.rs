@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::identity::{self, Found};
-use crate::host::private_file::read_private_file;
+use crate::host::private_file::{read_granted_file, read_private_file};
 use crate::host::world::World;
 use crate::host::{catalog, prompt};
 use crate::model::commit::Commit;
@@ -60,8 +60,11 @@ pub fn signing_key_file(config_file: &Path) -> PathBuf {
 /// When there is none, or it cannot be used.
 pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
     let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
-    let file = credential.filter(|c| c.exists()).unwrap_or_else(|| signing_key_file(config_file));
-    let bytes = read_private_file(&file).map_err(|e| {
+    let credential = credential.filter(|c| c.exists());
+    let granted = credential.is_some();
+    let file = credential.unwrap_or_else(|| signing_key_file(config_file));
+    let read = if granted { read_granted_file(&file) } else { read_private_file(&file) };
+    let bytes = read.map_err(|e| {
         if e.kind() != Kind::NotThere {
             return e;
         }
@@ -98,6 +101,9 @@ impl Keys {
             let mut found = identity::find(&sources, *which);
             for (name, text) in std::mem::take(&mut found.texts) {
                 keys.kits.push(read_kit(world, &name, &text)?);
+            }
+            if file.is_some() && keys.kits.is_empty() {
+                return Err(found.into_error(*which));
             }
             keys.found.push((*which, found));
             if file.is_some() {

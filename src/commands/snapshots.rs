@@ -86,7 +86,7 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     }
     let mut out: Vec<Found> =
         places.into_values().map(|(place, objects)| judge(store, key, place, objects)).collect::<Result<_>>()?;
-    out.sort_by(|a, b| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())));
+    out.sort_by_key(|f| (f.place.id.unix_seconds(), seq(f), f.place.directory()));
     Ok(out)
 }
 
@@ -217,7 +217,7 @@ pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_u
                 .hint("write more of it; `lifeboat list` shows the ids"));
         }
     }
-    candidates.pop().ok_or_else(|| none(&matching, archive))
+    candidates.pop().ok_or_else(|| none(&matching, of_kind.len(), archive))
 }
 
 fn seq(found: &Found) -> u64 {
@@ -229,7 +229,7 @@ fn seq(found: &Found) -> u64 {
 }
 
 /// Why nothing could be chosen.
-fn none(matching: &[&Found], archive: Archive) -> Error {
+fn none(matching: &[&Found], of_kind: usize, archive: Archive) -> Error {
     let unverified = matching.iter().find_map(|f| match &f.standing {
         Standing::Unverified { why, .. } => Some((f, why)),
         _ => None,
@@ -243,8 +243,10 @@ fn none(matching: &[&Found], archive: Archive) -> Error {
         None if !matching.is_empty() => {
             Error::not_there(format!("the only {} there is was never finished", archive.name()))
         }
-        None => Error::not_there(format!("there is no {} to restore", archive.name()))
-            .hint("`lifeboat list` shows what is on the store"),
+        None if of_kind > 0 => Error::not_there(format!("no {} matches what was asked for", archive.name()))
+            .hint("`lifeboat list` shows the ids and times"),
+        None => Error::not_there(format!("there is no {} on the store", archive.name()))
+            .hint("`lifeboat list --all` shows every series that is there"),
     }
 }
 

@@ -29,6 +29,15 @@ pub fn detected(world: &World) -> Vec<String> {
     preset::builtin().iter().filter(here).map(|p| p.name.clone()).collect()
 }
 
+/// The preset whose home is at `path`.
+pub fn preset_of(world: &World, path: &Path) -> Option<String> {
+    let is_home = |p: &&Preset| {
+        let roots = p.roots(&|name| variable(world, name), &world.home);
+        roots.iter().any(|r| r.id == p.home_id() && std::fs::canonicalize(&r.path).is_ok_and(|real| real == path))
+    };
+    preset::builtin().iter().find(is_home).map(|p| p.name.clone())
+}
+
 fn variable(world: &World, name: &str) -> Option<OsString> {
     world.var(name).map(OsString::from)
 }

@@ -235,7 +235,7 @@ impl Listing {
 fn commit_it(run: &mut Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> {
     let text = commit.render();
     let signature = sign_commit(run.key, commit, &text)?;
-    let pending = Pending::write(&run.world.state_dir(&run.config.name), place, &text, &signature)?;
+    let pending = Pending::write(&run.world.state_dir(&run.config.name), run.store, place, &text, &signature)?;
     run.world.check_stop()?;
     pending.finish(run.store, run.catalog)
 }
@@ -243,6 +243,8 @@ fn commit_it(run: &mut Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 3
 /// A commit that is signed and may not be on the store yet.
 pub struct Pending {
     file: PathBuf,
+    /// Where its volumes are.
+    store: String,
     place: Place,
     text: String,
     signature: String,
@@ -252,16 +254,17 @@ pub struct Pending {
 const SEPARATOR: &str = "\n-- signature --\n";
 
 impl Pending {
-    fn write(state_dir: &Path, place: &Place, text: &str, signature: &str) -> Result<Pending> {
+    fn write(state_dir: &Path, store: &Store, place: &Place, text: &str, signature: &str) -> Result<Pending> {
         let dir = state_dir.join("pending");
         private_dir(&dir)?;
         let file = dir.join(place.directory().replace('/', "!"));
         let mut temporary = tempfile::NamedTempFile::new_in(&dir).at("write in", &dir)?;
-        temporary.write_all(format!("{text}{SEPARATOR}{signature}").as_bytes()).at("write", &file)?;
+        temporary.write_all(format!("{}\n{text}{SEPARATOR}{signature}", store.name()).as_bytes()).at("write", &file)?;
         temporary.as_file().sync_all().at("write", &file)?;
         temporary.persist(&file).map_err(|e| e.error).at("write", &file)?;
         std::fs::File::open(&dir).and_then(|d| d.sync_all()).at("write", &dir)?;
-        Ok(Pending { file, place: place.clone(), text: text.to_owned(), signature: signature.to_owned() })
+        let (text, signature) = (text.to_owned(), signature.to_owned());
+        Ok(Pending { file, store: store.name(), place: place.clone(), text, signature })
     }
 
     /// What an earlier run signed and could not finish. What is malformed is removed: a crash can cut a file short that
@@ -282,10 +285,11 @@ impl Pending {
             let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default().replace('!', "/");
             let text = std::fs::read_to_string(&file).unwrap_or_default();
             let place = Place::parse(&format!("{name}/{COMMIT}")).map(|(place, _)| place);
-            match (place, text.split_once(SEPARATOR)) {
-                (Some(place), Some((text, signature))) => {
-                    let (text, signature) = (text.to_owned(), signature.to_owned());
-                    out.push(Pending { file, place, text, signature });
+            let parts = text.split_once('\n').and_then(|(store, rest)| Some((store, rest.split_once(SEPARATOR)?)));
+            match (place, parts) {
+                (Some(place), Some((store, (text, signature)))) => {
+                    let (store, text, signature) = (store.to_owned(), text.to_owned(), signature.to_owned());
+                    out.push(Pending { file, store, place, text, signature });
                 }
                 _ => std::fs::remove_file(&file).at("remove", &file)?,
             }
@@ -308,10 +312,10 @@ impl Pending {
     }
 }
 
-/// Finishes what earlier runs signed. What the store refuses is told and left for another time.
+/// Finishes what earlier runs signed. What was meant for another store is forgotten: its volumes are there, not here.
 ///
 /// # Errors
-/// When the pending files cannot be read.
+/// When the pending files cannot be read, or the store or the catalog cannot be written.
 pub fn settle(
     world: &World,
     series: &str,
@@ -321,6 +325,11 @@ pub fn settle(
 ) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
+        if pending.store != store.name() {
+            std::fs::remove_file(&pending.file).at("remove", &pending.file)?;
+            events(Event::Warning(format!("{name} was never finished on {}, and is given up", pending.store)));
+            continue;
+        }
         pending.finish(store, catalog)?;
         events(Event::Note(format!("finished {name}, which an earlier run had written and signed")));
     }
