@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
-use super::write_archive::{Committed, Listing, Run, Terms, settle, write};
+use super::write_archive::{Committed, Run, Terms, settle, write};
 use super::{Event, Events, Report, bytes_text, count_text, init, snapshots};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
@@ -234,9 +234,10 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
 /// What a dry run can say without reading files.
 fn preview(found: &Scan, args: &Args, done: &mut Done) {
     let written = |archive| {
-        let listing = Listing::of(&found.tree, archive);
-        let files = listing.counts.files;
-        Written { id: String::new(), place: String::new(), files, bytes: listing.bytes, stored: 0 }
+        let mine = found.tree.indices().map(|i| found.tree.node(i));
+        let files = mine.filter(|n| n.archive == archive && n.kind == Kind::File);
+        let (files, bytes) = files.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.size));
+        Written { id: String::new(), place: String::new(), files, bytes, stored: 0 }
     };
     done.secrets = Some(written(Archive::Secrets)).filter(|w| w.files > 0);
     done.state = (!args.secrets_only).then(|| written(Archive::State));

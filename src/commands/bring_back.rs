@@ -27,6 +27,8 @@ use crate::model::path::{printable, printable_path};
 use crate::model::tree::{Children, Index, NONE};
 use crate::stream::archive_reader::VolumeReader;
 
+/// No staging directory: there is nothing to do.
+const NOWHERE: u32 = u32::MAX;
 /// How many conflicts a message names.
 const NAMED_MAX: usize = 10;
 
@@ -44,8 +46,8 @@ pub struct Goal<'a> {
 struct Part<'a> {
     archive: &'a Opened,
     fates: Vec<Fate>,
-    /// For each entry the number of its staging directory.
-    stage: Vec<Option<usize>>,
+    /// For each entry the number of its staging directory, or [`NOWHERE`].
+    stage: Vec<u32>,
     databases: HashSet<Vec<u8>>,
 }
 
@@ -89,7 +91,7 @@ impl<'a> Plan<'a> {
             let databases = database_paths(&archive.header.databases);
             let fates = compare(&archive.tree, &goal.layout, &databases)
                 .map_err(|(path, e)| failed("look at", &path, e.into()))?;
-            let stage = vec![None; archive.tree.len()];
+            let stage = vec![NOWHERE; archive.tree.len()];
             parts.push(Part { archive, fates, stage, databases });
         }
         if let [state, secrets] = &mut parts[..] {
@@ -125,17 +127,16 @@ impl<'a> Plan<'a> {
                 let stage = *of_root.entry(root).or_insert_with(|| {
                     let parent = match self.goal.target {
                         Some(target) => target.to_owned(),
-                        None => nearest_directory(&self.goal.layout.to_disk(&tree.path(root))),
+                        None => nearest_directory(&self.goal.layout.to_disk(&part.source_of(&tree.path(root)))),
                     };
-                    match self.stage_parents.iter().position(|p| *p == parent) {
-                        Some(at) => at,
-                        None => {
-                            self.stage_parents.push(parent);
-                            self.stage_parents.len() - 1
-                        }
-                    }
+                    let known = self.stage_parents.iter().position(|p| *p == parent);
+                    let number = known.unwrap_or_else(|| {
+                        self.stage_parents.push(parent);
+                        self.stage_parents.len() - 1
+                    });
+                    u32::try_from(number).expect("fewer staging directories than entries")
                 });
-                part.stage[i as usize] = Some(stage);
+                part.stage[i as usize] = stage;
             }
         }
     }
@@ -259,8 +260,9 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             let tree = &part.archive.tree;
             for i in tree.indices().filter(|i| matches!(part.fates[*i as usize], Fate::New | Fate::Differs)) {
-                if let (Some(stage), Some((_, bytes))) = (part.stage[i as usize], tree.stored(i)) {
-                    needed[stage] += bytes.next_multiple_of(4096);
+                let stage = part.stage[i as usize] as usize;
+                if let (Some(needed), Some((_, bytes))) = (needed.get_mut(stage), tree.stored(i)) {
+                    *needed += bytes.next_multiple_of(4096);
                 }
             }
         }
@@ -311,12 +313,19 @@ impl<'a> Plan<'a> {
 }
 
 impl Part<'_> {
+    /// The source root that a path lies in: secrets of one agent are staged together, wherever in its home they lie.
+    fn source_of(&self, path: &[u8]) -> Vec<u8> {
+        let sources = self.archive.header.sources.iter().map(|s| s.path.bytes());
+        let around = |root: &Vec<u8>| path.strip_prefix(&root[..]).is_some_and(|r| r.first() == Some(&b'/'));
+        sources.filter(|s| !s.is_empty() && around(s)).max_by_key(Vec::len).unwrap_or_else(|| path.to_owned())
+    }
+
     fn todo(&self, index: Index) -> bool {
         matches!(self.fates[index as usize], Fate::New | Fate::Differs)
     }
 
     fn stage_of<'s>(&self, stages: &'s [Stage], index: Index) -> Option<&'s Stage> {
-        self.todo(index).then(|| self.stage[index as usize].map(|s| &stages[s])).flatten()
+        stages.get(self.stage[index as usize] as usize).filter(|_| self.todo(index))
     }
 
     fn directories(&self, stages: &[Stage]) -> Result<()> {

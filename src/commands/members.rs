@@ -5,6 +5,7 @@ use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use super::contents::Contents;
 use super::read_ahead::{Ahead, LargeDatabase, read_ahead};
 use super::{Event, Events};
 use crate::error::{Error, Result};
@@ -28,10 +29,12 @@ const TRIES: usize = 4;
 const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
 
 /// What became of the members.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outcome {
     /// Databases and what was read from them.
     pub databases: Vec<Database>,
+    /// Where contents are and what they hash to.
+    pub contents: Option<Contents>,
     /// Files that changed while they were read; what was stored is a prefix of what was there.
     pub changed: u64,
     /// Files that went away before they were read.
@@ -101,6 +104,7 @@ impl<'a> Members<'a> {
     /// # Errors
     /// Those of the later stages, a full staging disk, and a wish to stop. What cannot be read is no error here.
     pub fn write(mut self, tar: &mut TarWriter) -> Result<Outcome> {
+        self.outcome.contents = Some(Contents::new(self.archive, self.staging)?);
         let order = archive_order(&self.scan.tree, self.archive);
         let large = order
             .iter()
@@ -302,7 +306,7 @@ impl<'a> Members<'a> {
                     if !source::unchanged(&file.file, &file.stat) {
                         self.outcome.changed += 1;
                     }
-                    self.scan.tree.set_entry(index, &entry);
+                    self.stored(index, &entry)?;
                     return Ok(());
                 }
                 // What was written is the beginning of something that no longer is; a later member of the same name
@@ -353,8 +357,13 @@ impl<'a> Members<'a> {
         let path = self.scan.tree.path(index);
         let at = tar.whole(&path, &entry, &self.small)?;
         entry.at = (entry.size > 0).then_some(at);
-        self.scan.tree.set_entry(index, &entry);
-        Ok(())
+        self.stored(index, &entry)
+    }
+
+    /// Records a file that was written.
+    fn stored(&mut self, index: Index, entry: &Entry) -> Result<()> {
+        self.scan.tree.set_metadata(index, entry);
+        self.outcome.contents.as_mut().map_or(Ok(()), |contents| contents.put(index, entry))
     }
 
     fn large(&mut self, path: &[u8], file: &mut SourceFile, tar: &mut TarWriter) -> Result<Large> {
@@ -423,7 +432,7 @@ impl<'a> Members<'a> {
                 }
                 tar.zeros(tar_member::padding(n))?;
                 entry.blake3 = *hasher.finalize().as_bytes();
-                self.scan.tree.set_entry(index, &entry);
+                self.stored(index, &entry)?;
                 self.record_database(index, &path, copy.facts);
             }
             Image::Raw { why } => self.raw_database(index, names, &why, tar)?,

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod bring_back;
+pub mod contents;
 pub mod init;
 pub mod list;
 pub mod members;

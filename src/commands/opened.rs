@@ -67,7 +67,9 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
         ))
         .hint("use a newer lifeboat, or recover.sh from the store"));
     }
-    if Listing::of(&tree, commit.archive).digest != header.tree {
+    drop(manifest);
+    let listing = Listing::of(&tree, commit.archive, &|i| Ok(tree.entry(i)));
+    if listing.map_or(true, |l| l.digest != header.tree) {
         return Err(Error::damaged(format!("the entries of {name} are not those that its tree digest was made of")));
     }
     Ok(Opened { place, commit, header, tree, identities })

@@ -112,7 +112,9 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     let members = Members::new(run.world, terms.archive, scan, run.sources, run.staging, events);
     let (outcome, written) = archive_writer::write(&options, &recipients, &put, |tar| members.write(tar))?;
 
-    let listing = Listing::of(&scan.tree, terms.archive);
+    let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
+    let read = |i: Index| contents.entry(&scan.tree, i);
+    let listing = Listing::of(&scan.tree, terms.archive, &read).map_err(lost)?;
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
         format: manifest::FORMAT,
@@ -139,10 +141,12 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         frames,
     };
     let manifest = manifest_file::write(&header, &recipients, options.pad, &mut |each| {
-        listing.order.iter().try_for_each(|i| each(&scan.tree.path(*i), &scan.tree.entry(*i)))
+        listing.order.iter().try_for_each(|i| each(&scan.tree.path(*i), &read(*i)?))
     })?;
-    objects.push(Object { name: MANIFEST.to_owned(), size: manifest.len() as u64, sha256: sha256(&manifest) });
-    put(MANIFEST, manifest.into())?;
+    let (size, sha256) = measure(&manifest);
+    objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
+    run.world.check_stop()?;
+    run.store.put_chunks(&place.object(MANIFEST), manifest)?;
     let commit = Commit {
         archive: terms.archive,
         series: run.config.name.clone(),
@@ -160,6 +164,18 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     };
     let sha256 = commit_it(run, &place, &commit)?;
     Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+fn lost(e: std::io::Error) -> Error {
+    Error::failed("cannot read back what was kept in the staging directory").because(e)
+}
+
+/// Size and SHA-256 of an object that comes in chunks.
+fn measure(chunks: &[Bytes]) -> (u64, [u8; 32]) {
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    chunks.iter().for_each(|chunk| hasher.update(chunk));
+    (chunks.iter().map(|c| c.len() as u64).sum(), hasher.finalize().into())
 }
 
 fn options(config: &Config, archive: Archive) -> Options {
@@ -208,7 +224,14 @@ pub struct Listing {
 
 impl Listing {
     /// Lists the entries of `archive`.
-    pub fn of(tree: &Tree, archive: Archive) -> Listing {
+    ///
+    /// # Errors
+    /// Those of `read`, which gives the whole entry.
+    pub fn of(
+        tree: &Tree,
+        archive: Archive,
+        read: &dyn Fn(Index) -> std::io::Result<Entry>,
+    ) -> std::io::Result<Listing> {
         let mut order = tree.sorted();
         order.retain(|i| tree.node(*i).archive == archive && tree.node(*i).kind != Kind::Deleted);
         let (mut counts, mut bytes, mut digest) = (Counts::default(), 0, TreeDigest::new());
@@ -217,7 +240,7 @@ impl Listing {
         let targets: std::collections::HashSet<&[u8]> =
             order.iter().filter(|i| tree.node(**i).kind == Kind::Hardlink).map(|i| tree.target(*i)).collect();
         for index in &order {
-            let (path, entry) = (tree.path(*index), tree.entry(*index));
+            let (path, entry) = (tree.path(*index), read(*index)?);
             counts.add(entry.kind);
             bytes += if entry.kind == Kind::File { entry.size } else { 0 };
             let file = linked.get(&entry.target).filter(|_| entry.kind == Kind::Hardlink);
@@ -226,7 +249,8 @@ impl Listing {
                 linked.insert(path, entry);
             }
         }
-        Listing { order, counts, bytes, digest: digest.finish() }
+        drop(targets);
+        Ok(Listing { order, counts, bytes, digest: digest.finish() })
     }
 }
 

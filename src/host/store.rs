@@ -157,21 +157,30 @@ impl Store {
     /// # Errors
     /// When it is there with other bytes, or cannot be written.
     pub fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<Put> {
-        let bytes = bytes.into();
+        self.put_chunks(key, vec![bytes.into()])
+    }
+
+    /// [`Store::put`] of an object that comes in pieces.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_chunks(&self, key: &str, chunks: Vec<Bytes>) -> Result<Put> {
+        let size: u64 = chunks.iter().map(|c| c.len() as u64).sum();
+        let payload = object_store::PutPayload::from_iter(chunks.iter().cloned());
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let location = Key::from(key);
-        let put = self.inner.put_opts(&location, bytes.clone().into(), options);
+        let put = self.inner.put_opts(&location, payload, options);
         let failure = match self.runtime.block_on(put) {
             Ok(_) => return Ok(Put::Created),
             Err(e) => e,
         };
         // Whether the object is there is decided by looking: a failed call may have stored it all the same.
-        let there = match self.get_if_there(key, bytes.len() as u64) {
+        let there = match self.get_if_there(key, size) {
             Ok(there) => there,
             Err(_) => return Err(self.failure("write", key, failure)),
         };
         match there {
-            Some(there) if there == bytes => Ok(Put::Same),
+            Some(there) if there.iter().eq(chunks.iter().flatten()) => Ok(Put::Same),
             Some(_) => Err(Error::failed(format!("{key} is on {} already, with other content", self.name()))
                 .hint("objects are never overwritten; if this is a new machine or series, choose another --name")),
             None => Err(self.failure("write", key, failure)),

@@ -25,8 +25,9 @@ pub struct Node {
     pub kind: Kind,
     /// Which archive it belongs to.
     pub archive: Archive,
-    /// Modification time.
-    pub mtime: Time,
+    // A `Time` in here would cost four bytes of padding per entry.
+    mtime_nanos: u32,
+    mtime_seconds: i64,
     /// Bytes of content.
     pub size: u64,
     extra: u32,
@@ -77,7 +78,8 @@ impl Tree {
             mode: 0,
             kind,
             archive,
-            mtime: Time::default(),
+            mtime_nanos: 0,
+            mtime_seconds: 0,
             size: 0,
             extra: 0,
         };
@@ -142,7 +144,7 @@ impl Tree {
         let mut entry = Entry {
             mode: node.mode,
             owner: self.owners.get(usize::from(node.owner)).cloned().unwrap_or_default(),
-            mtime: node.mtime,
+            mtime: Time { seconds: node.mtime_seconds, nanos: node.mtime_nanos },
             size: node.size,
             blake3: content.blake3,
             at: content.at.checked_sub(1),
@@ -157,6 +159,11 @@ impl Tree {
         entry
     }
 
+    /// Records everything about the entry but the place and digest of its content, which the caller keeps elsewhere.
+    pub fn set_metadata(&mut self, index: Index, entry: &Entry) {
+        self.set_entry(index, &Entry { at: None, blake3: [0; 32], ..entry.clone() });
+    }
+
     /// Records everything about the entry.
     pub fn set_entry(&mut self, index: Index, entry: &Entry) {
         let owner = self.owner_number(&entry.owner);
@@ -164,7 +171,7 @@ impl Tree {
         node.owner = owner;
         node.mode = entry.mode;
         node.kind = entry.kind;
-        node.mtime = entry.mtime;
+        (node.mtime_seconds, node.mtime_nanos) = (entry.mtime.seconds, entry.mtime.nanos);
         node.size = entry.size;
         let rare = entry.extents.is_some()
             || !entry.target.is_empty()
@@ -180,7 +187,8 @@ impl Tree {
             };
             self.set_extra(index, extra);
         }
-        if entry.kind == Kind::File {
+        let content = entry.at.is_some() || entry.blake3 != [0; 32];
+        if entry.kind == Kind::File && (content || !self.contents.is_empty()) {
             if self.contents.len() < self.nodes.len() {
                 self.contents.resize(self.nodes.len(), Content::default());
             }

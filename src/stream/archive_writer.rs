@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
 use super::age_keys::Recipients;
@@ -32,6 +32,9 @@ pub const VOLUME_BYTES: u64 = 16 << 20;
 pub const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// A piece is cut early, at the start of a member, once it is this full.
 const PIECE_FULL_ENOUGH: usize = PIECE_BYTES / 4 * 3;
+/// glibc keeps freed blocks of up to 32 MiB to itself (M_MMAP_THRESHOLD in mallopt(3)); larger ones go back to the system
+/// at once. What is not touched of them takes no memory. A volume fits in one.
+const UNKEPT_BYTES: usize = 33 << 20;
 /// Secrets bundles are padded to a multiple of this many bytes of plaintext.
 pub const PADDING_BYTES: u64 = 64 << 10;
 
@@ -65,12 +68,14 @@ type Volume = (usize, Vec<u8>);
 
 struct Piece {
     number: usize,
-    bytes: Vec<u8>,
+    bytes: BytesMut,
+    used: usize,
 }
 
 struct Done {
     number: usize,
-    compressed: Vec<u8>,
+    compressed: BytesMut,
+    length: usize,
     tar_length: u32,
     blake3: [u8; 32],
 }
@@ -85,17 +90,22 @@ pub fn write<T>(
     put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
     produce: impl FnOnce(&mut TarWriter) -> Result<T>,
 ) -> Result<(T, Written)> {
-    let pieces = options.workers + 2;
     let (job_tx, job_rx) = sync_channel::<Piece>(1);
-    let (raw_tx, raw_rx) = channel::<Vec<u8>>();
+    let (raw_tx, raw_rx) = channel::<BytesMut>();
     let (frame_tx, frame_rx) = channel::<Done>();
-    let (spare_tx, spare_rx) = channel::<Vec<u8>>();
+    let (spare_tx, spare_rx) = channel::<BytesMut>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
     let (empty_tx, empty_rx) = channel::<Vec<u8>>();
+    // One for each worker, and one for each of those before and behind them.
+    let pieces = options.workers + 1;
+    let compressed_bytes = zstd::zstd_safe::compress_bound(PIECE_BYTES);
+    let mut slab = BytesMut::zeroed((pieces * (PIECE_BYTES + compressed_bytes) + PIECE_BYTES).max(UNKEPT_BYTES));
     for _ in 0..pieces {
-        raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
-        spare_tx.send(Vec::new()).expect("the receiver is alive");
+        raw_tx.send(slab.split_to(PIECE_BYTES)).expect("the receiver is alive");
+        spare_tx.send(slab.split_to(compressed_bytes)).expect("the receiver is alive");
     }
+    let checker = options.check.then(|| Checker::new(slab.split_to(PIECE_BYTES))).transpose()?.map(Mutex::new);
+    drop(slab);
     // Shared by the threads that receive, and by nobody else: when the last of them has failed, senders learn of it.
     let (job_rx, spare_rx, volume_rx) = (shared(job_rx), shared(spare_rx), shared(volume_rx));
     let broken = AtomicBool::new(false);
@@ -104,7 +114,8 @@ pub fn write<T>(
             .map(|_| {
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
                 let (job_rx, spare_rx) = (Arc::clone(&job_rx), Arc::clone(&spare_rx));
-                scope.spawn(move || compress(options, &job_rx, &spare_rx, &raw_tx, &frame_tx))
+                let (level, checker) = (options.level, checker.as_ref());
+                scope.spawn(move || compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx))
             })
             .collect();
         drop((frame_tx, raw_tx));
@@ -181,8 +192,8 @@ fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
 /// The tar as its producer sees it.
 pub struct TarWriter {
     jobs: SyncSender<Piece>,
-    raw: Receiver<Vec<u8>>,
-    piece: Option<Vec<u8>>,
+    raw: Receiver<BytesMut>,
+    piece: Option<BytesMut>,
     used: usize,
     position: u64,
     next: usize,
@@ -295,12 +306,11 @@ impl TarWriter {
     }
 
     fn cut(&mut self) -> Result<()> {
-        let Some(mut bytes) = self.piece.take() else { return Ok(()) };
-        bytes.truncate(self.used);
+        let Some(bytes) = self.piece.take() else { return Ok(()) };
         let number = self.next;
         self.next += 1;
-        self.used = 0;
-        self.jobs.send(Piece { number, bytes }).map_err(|_| stopped())
+        let used = std::mem::take(&mut self.used);
+        self.jobs.send(Piece { number, bytes, used }).map_err(|_| stopped())
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -312,39 +322,53 @@ impl TarWriter {
 
 /// Takes pieces until there are no more.
 fn compress(
-    options: &Options,
+    level: i32,
+    checker: Option<&Mutex<Checker>>,
     jobs: &Mutex<Receiver<Piece>>,
-    spare: &Mutex<Receiver<Vec<u8>>>,
-    raw: &Sender<Vec<u8>>,
+    spare: &Mutex<Receiver<BytesMut>>,
+    raw: &Sender<BytesMut>,
     out: &Sender<Done>,
 ) -> Result<()> {
     let failed = |e| Error::failed("cannot compress").because(e);
-    let mut compressor = zstd::bulk::Compressor::new(options.level).map_err(failed)?;
+    let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
     compressor.include_checksum(true).map_err(failed)?;
     compressor.include_contentsize(true).map_err(failed)?;
-    let mut check = options.check.then(zstd::bulk::Decompressor::new).transpose().map_err(failed)?;
-    let mut again = Vec::new();
     loop {
         let Ok(mut compressed) = lock(spare).recv() else { return Err(stopped()) };
-        let Ok(Piece { number, mut bytes }) = lock(jobs).recv() else { return Ok(()) };
-        compressed.clear();
-        compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
-        compressor.compress_to_buffer(&bytes, &mut compressed).map_err(failed)?;
-        if let Some(check) = &mut check {
-            again.clear();
-            again.reserve(bytes.len());
-            check.decompress_to_buffer(&compressed, &mut again).map_err(failed)?;
-            if again != bytes {
-                return Err(Error::failed("a compressed frame does not decompress to what went into it")
-                    .hint("memory or processor of this machine may be faulty; nothing was committed"));
-            }
+        let Ok(Piece { number, bytes, used }) = lock(jobs).recv() else { return Ok(()) };
+        let length = compressor.compress_to_buffer(&bytes[..used], &mut compressed[..]).map_err(failed)?;
+        if let Some(checker) = checker {
+            lock(checker).check(&bytes[..used], &compressed[..length])?;
         }
-        let blake3 = *blake3::hash(&compressed).as_bytes();
-        let tar_length = u32::try_from(bytes.len()).expect("a piece is small");
-        bytes.resize(PIECE_BYTES, 0);
+        let blake3 = *blake3::hash(&compressed[..length]).as_bytes();
+        let tar_length = u32::try_from(used).expect("a piece is small");
         // The producer may be done and gone: then nobody needs the buffer.
         drop(raw.send(bytes));
-        out.send(Done { number, compressed, tar_length, blake3 }).map_err(|_| stopped())?;
+        out.send(Done { number, compressed, length, tar_length, blake3 }).map_err(|_| stopped())?;
+    }
+}
+
+/// Decompresses frames again. It takes a sixth of the time of compressing them, so one serves all workers.
+struct Checker {
+    zstd: zstd::bulk::Decompressor<'static>,
+    again: BytesMut,
+}
+
+impl Checker {
+    fn new(again: BytesMut) -> Result<Checker> {
+        let zstd = zstd::bulk::Decompressor::new().map_err(|e| Error::failed("cannot decompress").because(e))?;
+        Ok(Checker { zstd, again })
+    }
+
+    /// Refuses a frame that does not become what it was made of: a fault of a compression library has corrupted
+    /// backups before, and would show only when one is needed.
+    fn check(&mut self, piece: &[u8], frame: &[u8]) -> Result<()> {
+        let done = self.zstd.decompress_to_buffer(frame, &mut self.again[..]);
+        if done.is_ok_and(|n| self.again[..n] == *piece) {
+            return Ok(());
+        }
+        Err(Error::failed("a compressed frame does not decompress to what went into it")
+            .hint("memory or processor of this machine may be faulty; nothing was committed"))
     }
 }
 
@@ -367,7 +391,7 @@ fn seal_frames(
     options: &Options,
     recipients: &Recipients,
     frames_in: &Receiver<Done>,
-    spare: &Sender<Vec<u8>>,
+    spare: &Sender<BytesMut>,
     volumes_out: &Volumes,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
     let failed = |e| Error::failed("cannot seal a volume").because(e);
@@ -383,8 +407,8 @@ fn seal_frames(
                 Some(volume) => volume,
                 None => open.insert(OpenVolume { writer: seal::begin(recipients, volumes_out.buffer())?, plain: 0 }),
             };
-            volume.writer.write_all(&done.compressed).map_err(failed)?;
-            let length = u32::try_from(done.compressed.len()).expect("a frame is small");
+            volume.writer.write_all(&done.compressed[..done.length]).map_err(failed)?;
+            let length = u32::try_from(done.length).expect("a frame is small");
             frames.push(Frame {
                 volume: u32::try_from(volumes.len()).expect("volumes are numbered with six digits"),
                 offset: volume.plain,
@@ -419,8 +443,7 @@ struct Volumes {
 impl Volumes {
     /// Memory for a volume and its seal, so that it need not grow.
     fn buffer(&self) -> Vec<u8> {
-        let bytes = usize::try_from(VOLUME_BYTES).expect("a volume fits in memory") + PIECE_BYTES + (128 << 10);
-        self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(bytes))
+        self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(UNKEPT_BYTES))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 
+use bytes::Bytes;
+
 use super::age_keys::{Identities, Recipients};
 use super::archive_writer::skippable;
 use super::seal;
@@ -26,9 +28,9 @@ pub fn write(
     recipients: &Recipients,
     pad: bool,
     entries: &mut dyn FnMut(&mut Each<'_>) -> std::io::Result<()>,
-) -> Result<Vec<u8>> {
+) -> Result<Vec<Bytes>> {
     let failed = |e: std::io::Error| Error::failed("cannot write the manifest").because(e);
-    let mut counted = Counted { inner: seal::begin(recipients, Vec::new())?, bytes: 0 };
+    let mut counted = Counted { inner: seal::begin(recipients, Chunks::default())?, bytes: 0 };
     let mut zstd = zstd::stream::write::Encoder::new(&mut counted, LEVEL).map_err(failed)?;
     zstd.include_checksum(true).map_err(failed)?;
     serde_json::to_writer(&mut zstd, header).map_err(|e| failed(e.into()))?;
@@ -39,7 +41,44 @@ pub fn write(
         let padding = skippable(counted.bytes);
         counted.write_all(&padding).map_err(failed)?;
     }
-    counted.inner.finish().map_err(failed)
+    Ok(counted.inner.finish().map_err(failed)?.finish())
+}
+
+/// Bytes of memory that a manifest grows by: to double it as a vector does would take three times its size for a moment.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Memory that grows by chunks.
+#[derive(Default)]
+struct Chunks {
+    full: Vec<Bytes>,
+    open: Vec<u8>,
+}
+
+impl Chunks {
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.full.push(self.open.into());
+        }
+        self.full
+    }
+}
+
+impl std::io::Write for Chunks {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        if self.open.len() == CHUNK_BYTES {
+            self.full.push(std::mem::take(&mut self.open).into());
+        }
+        if self.open.capacity() == 0 {
+            self.open.reserve_exact(CHUNK_BYTES);
+        }
+        let n = buf.len().min(CHUNK_BYTES - self.open.len());
+        self.open.extend_from_slice(&buf[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Counted<W> {
