@@ -18,6 +18,7 @@ use crate::model::commit::Reference;
 use crate::model::config::{Config, Origin, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
+use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::Archive;
@@ -217,7 +218,8 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
         world.check_stop()
     })?;
     for path in &resolved.absent {
-        let index = found.tree.push(NONE, path, Kind::Missing, Archive::State);
+        let archive = if name_is_secret(path) { Archive::Secrets } else { Archive::State };
+        let index = found.tree.push(NONE, path, Kind::Missing, archive);
         let reason = "the source is not there".to_owned();
         found.tree.set_entry(index, &Entry { reason, ..Entry::new(Kind::Missing) });
     }

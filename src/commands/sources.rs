@@ -75,6 +75,8 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
         return Err(Error::not_there(format!("no source is there: {names}"))
             .hint("mount what is missing, or change the sources of the configuration"));
     }
+    absent.sort();
+    absent.dedup();
     let mut seen = HashSet::new();
     wanted.retain(|w| seen.insert(w.path.clone()));
     wanted.sort_by(|a, b| a.path.cmp(&b.path));
