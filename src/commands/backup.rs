@@ -125,8 +125,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => initialise(world, args, events)?,
     };
     check_paths(world, args, &config)?;
-    let access = if config.store.starts_with("file:") { Access::Existing } else { Access::Create };
-    let store = Store::open(world, &config.store, access)?;
+    // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
+    let store = Store::open(world, &config.store, Access::Existing)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
