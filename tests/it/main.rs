@@ -5,5 +5,11 @@
 /// A home with an agent in it, a store, and commands run in process.
 mod world;
 
+/// Keys, kit and configuration.
+mod init;
+
+/// The layers of the design, by reading the source.
+mod layering;
+
 /// The spine: what was backed up comes back.
 mod roundtrip;

@@ -111,6 +111,29 @@ impl Machine {
         Ok((done, events))
     }
 
+    /// Every file of the machine with its content, links and specials left out.
+    pub fn all_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut out, mut pending) = (Vec::new(), vec![self.root()]);
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(&dir).unwrap() {
+                let entry = entry.unwrap();
+                match entry.file_type().unwrap() {
+                    t if t.is_dir() => pending.push(entry.path()),
+                    t if t.is_file() => out.push((entry.path(), std::fs::read(entry.path()).unwrap())),
+                    _ => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// Edits the configuration.
+    pub fn configure(&self, edit: impl FnOnce(String) -> String) {
+        let file = self.world.config_file();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, edit(text)).unwrap();
+    }
+
     /// A directory that is not there yet.
     pub fn target(&self, name: &str) -> PathBuf {
         self.root().join(name)
