@@ -11,5 +11,8 @@ mod init;
 /// The layers of the design, by reading the source.
 mod layering;
 
+/// What is secret stays in its bundle.
+mod secrets;
+
 /// The spine: what was backed up comes back.
 mod roundtrip;
