@@ -11,6 +11,9 @@ mod init;
 /// The layers of the design, by reading the source.
 mod layering;
 
+/// Specials, files that change, databases, nested and absent sources.
+mod scan;
+
 /// What is secret stays in its bundle.
 mod secrets;
 
