@@ -109,6 +109,9 @@ pub fn finish<R: Report>(voice: Voice, printer: &mut Printer, result: Result<R, 
                 stdout(&(serde_json::to_string(&report).unwrap_or_default() + "\n"));
             } else if !voice.quiet {
                 stdout(&report.text());
+            } else if report.incomplete() {
+                // Who asked for warnings only is to know what the exit code is about.
+                stderr_line(report.text().trim_end());
             }
             let code = if report.incomplete() { Kind::Incomplete.exit_code() } else { 0 };
             ExitCode::from(code)

@@ -86,25 +86,44 @@ pub fn write<T>(
     let pieces = options.workers + 2;
     let (job_tx, job_rx) = sync_channel::<Piece>(1);
     let (raw_tx, raw_rx) = channel::<Vec<u8>>();
-    let (frame_tx, frame_rx) = channel::<Done>();
+    let (frame_tx, frame_rx) = channel::<Result<Done>>();
     let (spare_tx, spare_rx) = channel::<Vec<u8>>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
     for _ in 0..pieces {
         raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
         spare_tx.send(Vec::new()).expect("the receiver is alive");
     }
-    let (job_rx, spare_rx, volume_rx) = (Mutex::new(job_rx), Mutex::new(spare_rx), Mutex::new(volume_rx));
+    // What a failing stage takes away, so that nobody waits for ever to hand it something.
+    let (job_rx, spare_rx, volume_rx) = (Mutex::new(Some(job_rx)), Mutex::new(spare_rx), Mutex::new(Some(volume_rx)));
     std::thread::scope(|scope| {
         let compressors: Vec<_> = (0..options.workers)
             .map(|_| {
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
                 let (job_rx, spare_rx) = (&job_rx, &spare_rx);
-                scope.spawn(move || compress(options, job_rx, spare_rx, &raw_tx, &frame_tx))
+                scope.spawn(move || {
+                    let result = compress(options, job_rx, spare_rx, &raw_tx, &frame_tx);
+                    if result.is_err() {
+                        // The sealer would wait for the frame that is missing, the others for its buffers.
+                        drop(frame_tx.send(Err(stopped())));
+                        drop(lock(job_rx).take());
+                    }
+                    result
+                })
             })
             .collect();
         drop((frame_tx, raw_tx));
         let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &volume_tx));
-        let uploaders: Vec<_> = (0..options.uploads).map(|_| scope.spawn(|| upload(&volume_rx, put))).collect();
+        let uploaders: Vec<_> = (0..options.uploads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let result = upload(&volume_rx, put);
+                    if result.is_err() {
+                        drop(lock(&volume_rx).take());
+                    }
+                    result
+                })
+            })
+            .collect();
 
         let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
@@ -129,8 +148,6 @@ pub fn write<T>(
         compressors.into_iter().for_each(|c| keep(joined(c.join())));
         let sealed = joined(sealer.join());
         let mut objects = BTreeMap::new();
-        // Dropping the receivers before all uploads are joined could not happen: uploaders end when the sealer's
-        // sender is gone.
         for uploader in uploaders {
             match joined(uploader.join()) {
                 Ok(done) => objects.extend(done),
@@ -303,10 +320,10 @@ impl TarWriter {
 /// Takes pieces until there are no more.
 fn compress(
     options: &Options,
-    jobs: &Mutex<Receiver<Piece>>,
+    jobs: &Mutex<Option<Receiver<Piece>>>,
     spare: &Mutex<Receiver<Vec<u8>>>,
     raw: &Sender<Vec<u8>>,
-    out: &Sender<Done>,
+    out: &Sender<Result<Done>>,
 ) -> Result<()> {
     let failed = |e| Error::failed("cannot compress").because(e);
     let mut compressor = zstd::bulk::Compressor::new(options.level).map_err(failed)?;
@@ -316,7 +333,8 @@ fn compress(
     let mut again = Vec::new();
     loop {
         let Ok(mut compressed) = lock(spare).recv() else { return Err(stopped()) };
-        let Ok(Piece { number, mut bytes }) = lock(jobs).recv() else { return Ok(()) };
+        let job = lock(jobs).as_ref().ok_or_else(stopped)?.recv();
+        let Ok(Piece { number, mut bytes }) = job else { return Ok(()) };
         compressed.clear();
         compressed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
         compressor.compress_to_buffer(&bytes, &mut compressed).map_err(failed)?;
@@ -334,7 +352,7 @@ fn compress(
         bytes.resize(PIECE_BYTES, 0);
         // The producer may be done and gone: then nobody needs the buffer.
         drop(raw.send(bytes));
-        out.send(Done { number, compressed, tar_length, blake3 }).map_err(|_| stopped())?;
+        out.send(Ok(Done { number, compressed, tar_length, blake3 })).map_err(|_| stopped())?;
     }
 }
 
@@ -352,7 +370,7 @@ struct OpenVolume {
 fn seal_frames(
     options: &Options,
     recipients: &Recipients,
-    frames_in: &Receiver<Done>,
+    frames_in: &Receiver<Result<Done>>,
     spare: &Sender<Vec<u8>>,
     volumes_out: &SyncSender<Volume>,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
@@ -362,6 +380,7 @@ fn seal_frames(
     let mut open: Option<OpenVolume> = None;
     let (mut next, mut tar_offset) = (0, 0);
     for done in frames_in {
+        let done = done?;
         waiting.insert(done.number, done);
         while let Some(done) = waiting.remove(&next) {
             next += 1;
@@ -421,12 +440,13 @@ fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &SyncSen
 
 /// Stores volumes until there are no more.
 fn upload(
-    volumes: &Mutex<Receiver<Volume>>,
+    volumes: &Mutex<Option<Receiver<Volume>>>,
     put: &(dyn Fn(&str, Vec<u8>) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, Object)>> {
     let mut done = Vec::new();
     loop {
-        let Ok((number, sealed)) = lock(volumes).recv() else { return Ok(done) };
+        let volume = lock(volumes).as_ref().ok_or_else(stopped)?.recv();
+        let Ok((number, sealed)) = volume else { return Ok(done) };
         let name = volume_name(number);
         let sha256 = Sha256::digest(&sealed).into();
         let size = sealed.len() as u64;
