@@ -45,7 +45,9 @@ fn the_kit_is_private_and_complete() {
     }
     let kit = std::fs::read_to_string(machine.kit()).unwrap();
     assert_eq!(kit.matches("AGE-SECRET-KEY-1").count(), 2);
-    for name in ["series: testhost", "store: file:///", "state-recipient: age1", "secrets-recipient: age1", "signing-secret: "] {
+    for name in
+        ["series: testhost", "store: file:///", "state-recipient: age1", "secrets-recipient: age1", "signing-secret: "]
+    {
         assert!(kit.contains(&format!("# {name}")), "{name}");
     }
     assert!(lifeboat::commands::Report::text(&done).contains("nobody can open the backups"));

@@ -5,6 +5,9 @@
 /// A home with an agent in it, a store, and commands run in process.
 mod world;
 
+/// The real program: exit codes, streams, messages, signals.
+mod cli;
+
 /// Keys, kit and configuration.
 mod init;
 
@@ -16,6 +19,9 @@ mod scan;
 
 /// What is secret stays in its bundle.
 mod secrets;
+
+/// What is on a store, and what is wrong with it.
+mod list;
 
 /// The spine: what was backed up comes back.
 mod roundtrip;

@@ -135,14 +135,18 @@ fn a_small_home_comes_back() {
 fn sizes_around_every_boundary() {
     let machine = Machine::new();
     let (small, frame) = (512 << 10, 4 << 20);
-    for (n, size) in [0, 1, 511, 512, 513, small - 1, small, small + 1, frame - 1, frame, frame + 1, 2 * frame + 7].iter().enumerate() {
+    for (n, size) in [0, 1, 511, 512, 513, small - 1, small, small + 1, frame - 1, frame, frame + 1, 2 * frame + 7]
+        .iter()
+        .enumerate()
+    {
         machine.write(&format!("agent/{size}"), noise(*size, n as u64));
         machine.write(&format!("agent/zeros/{size}"), vec![0; *size]);
     }
     // More than one volume of what cannot be compressed.
     machine.write("agent/large", noise(40 << 20, 99));
     there_and_back(&machine);
-    let volumes = machine.all_files().into_iter().filter(|(p, _)| p.to_str().is_some_and(|p| p.ends_with(".tar.zst.age")));
+    let volumes =
+        machine.all_files().into_iter().filter(|(p, _)| p.to_str().is_some_and(|p| p.ends_with(".tar.zst.age")));
     assert!(volumes.count() >= 4);
 }
 
@@ -182,7 +186,8 @@ fn names_modes_times_and_links() {
     symlink("x".repeat(3000), agent.join("long")).unwrap();
     symlink("..", agent.join("up")).unwrap();
     std::fs::create_dir_all(agent.join("empty/emptier")).unwrap();
-    let times = [(-1, 999_999_999), (-2_000_000_000, 1), (0, 0), (1, 5), (4_000_000_000, 123_456_789), (1_700_000_000, 100)];
+    let times =
+        [(-1, 999_999_999), (-2_000_000_000, 1), (0, 0), (1, 5), (4_000_000_000, 123_456_789), (1_700_000_000, 100)];
     for (n, (seconds, nanos)) in times.into_iter().enumerate() {
         set_mtime(&machine.write(&format!("agent/time-{n}"), "x"), seconds, nanos);
         let dir = agent.join(format!("time-dir-{n}"));
@@ -212,14 +217,18 @@ fn attributes_and_access_lists() {
     if set(&file, "user.simple", b"value").is_err() {
         return;
     }
-    for (name, value) in [("user.new\nline", &b"a\nb\0c"[..]), ("user.a=b%c", b"="), ("user.empty", b""), ("user.\u{e9}", &[7; 3000])] {
+    for (name, value) in
+        [("user.new\nline", &b"a\nb\0c"[..]), ("user.a=b%c", b"="), ("user.empty", b""), ("user.\u{e9}", &[7; 3000])]
+    {
         set(&file, name, value).unwrap();
         set(&dir, name, &value[..value.len().min(100)]).unwrap();
     }
     rustix::fs::setxattr(&file, OsStr::from_bytes(b"user.\xff"), b"x", XattrFlags::empty()).unwrap();
     // Version 2; user::rw-, user:1234:r--, group::r--, mask::rw-, other::---.
     let mut list = vec![2, 0, 0, 0];
-    for (tag, rights, id) in [(1u16, 6u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 0, u32::MAX)] {
+    for (tag, rights, id) in
+        [(1u16, 6u16, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 0, u32::MAX)]
+    {
         list.extend_from_slice(&tag.to_le_bytes());
         list.extend_from_slice(&rights.to_le_bytes());
         list.extend_from_slice(&id.to_le_bytes());
@@ -278,7 +287,8 @@ fn paths_longer_than_a_call_takes() {
     let machine = Machine::new();
     machine.write("agent/notes.md", "x");
     let deep = crate::world::deep_dir(&machine.home("agent"), 9000);
-    let file = rustix::fs::openat(&deep, "deep.txt", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o640.into());
+    let file =
+        rustix::fs::openat(&deep, "deep.txt", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o640.into());
     std::fs::File::from(file.unwrap()).write_all(b"deep down").unwrap();
     rustix::fs::symlinkat("deep.txt", &deep, "link").unwrap();
     rustix::fs::linkat(&deep, "deep.txt", &deep, "second", AtFlags::empty()).unwrap();
@@ -450,12 +460,19 @@ fn a_dry_run_writes_nothing() {
 
 #[derive(Clone, Debug)]
 enum What {
-    File { size: usize, seed: u64 },
+    File {
+        size: usize,
+        seed: u64,
+    },
     Dir,
     Link(Vec<u8>),
     /// A further name of the file made before it, if there is one.
     Name,
-    Sparse { size: u64, at: u64, length: usize },
+    Sparse {
+        size: u64,
+        at: u64,
+        length: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -488,11 +505,18 @@ fn made() -> impl Strategy<Value = Made> {
         2 => Just(What::Name),
         1 => (0u64..9_000_000, 0u64..9_000_000, 0usize..100_000).prop_map(|(size, at, length)| What::Sparse { size, at, length }),
     ];
-    let mode = prop_oneof![Just(0o644), Just(0o755), Just(0o4711), Just(0o2770), Just(0o1777), Just(0o700), Just(0o600)];
+    let mode =
+        prop_oneof![Just(0o644), Just(0o755), Just(0o4711), Just(0o2770), Just(0o1777), Just(0o700), Just(0o600)];
     let mtime = (-3_000_000_000i64..5_000_000_000, 0i64..1_000_000_000);
     let xattr = proptest::option::of((collection::vec(1u8..=255, 1..20), collection::vec(any::<u8>(), 0..50)));
-    (any::<usize>(), name(), what, mode, mtime, xattr)
-        .prop_map(|(place, name, what, mode, mtime, xattr)| Made { place, name, what, mode, mtime, xattr })
+    (any::<usize>(), name(), what, mode, mtime, xattr).prop_map(|(place, name, what, mode, mtime, xattr)| Made {
+        place,
+        name,
+        what,
+        mode,
+        mtime,
+        xattr,
+    })
 }
 
 /// Makes it; names that are taken already are left out.

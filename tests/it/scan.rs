@@ -51,7 +51,8 @@ fn specials_are_reported_and_not_opened() {
     drop(socket);
     let target = machine.target("t");
     machine.restore(&target);
-    let mut names: Vec<_> = std::fs::read_dir(target.join("home/agent")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(target.join("home/agent")).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["fake.db-wal", "notes.md"]);
 }
@@ -213,7 +214,9 @@ fn nested_sources_have_rules_of_their_own() {
     assert_eq!(done.state.unwrap().files, 4);
     let target = machine.target("t");
     machine.restore(&target);
-    for (path, content) in [("a.txt", "outer"), ("x/b.txt", "inner"), ("x/y/c.txt", "innermost"), ("only/x", "a file as a source")] {
+    for (path, content) in
+        [("a.txt", "outer"), ("x/b.txt", "inner"), ("x/y/c.txt", "innermost"), ("only/x", "a file as a source")]
+    {
         assert_eq!(std::fs::read_to_string(target.join("home/projects").join(path)).unwrap(), content);
     }
     assert_eq!(machine.restore(&target).restored, 0);

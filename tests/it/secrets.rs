@@ -137,7 +137,8 @@ fn the_users_rules_decide() {
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     machine.init(&["agent"]);
     machine.configure(|text| {
-        let rules = "secret = [\"planted-name*\"]\nstate = [\"*.key\"]\nexclude = [\"*.log\"]\ninclude = [\"keep.log\"]\n";
+        let rules =
+            "secret = [\"planted-name*\"]\nstate = [\"*.key\"]\nexclude = [\"*.log\"]\ninclude = [\"keep.log\"]\n";
         let at = text.find("[[source]]").unwrap() + text[text.find("[[source]]").unwrap()..].find("path").unwrap();
         format!("{}{rules}{}", &text[..at], &text[at..])
     });
@@ -196,7 +197,8 @@ fn a_hermes_home_is_split() {
     machine.write(".hermes/skills/a/SKILL.md", "skill");
     let vault = std::os::unix::net::UnixListener::bind(machine.home(".hermes/vault/planted-name.sock")).unwrap();
     let db = rusqlite::Connection::open(machine.home(".hermes/state.db")).unwrap();
-    db.execute_batch("pragma journal_mode=wal; create table messages(t); insert into messages values ('hello')").unwrap();
+    db.execute_batch("pragma journal_mode=wal; create table messages(t); insert into messages values ('hello')")
+        .unwrap();
     // Found by itself, without an init.
     let done = backup::run(&machine.world, &backup::Args::default(), &mut |_| {}).unwrap();
     assert!(done.unreadable.is_empty(), "{:?}", done.unreadable);
