@@ -258,7 +258,8 @@ fn files_with_holes_stay_sparse() {
     let machine = Machine::new();
     std::fs::create_dir(machine.home("agent")).unwrap();
     let mib = 1u64 << 20;
-    let files: [(&str, u64, &[(u64, usize)]); 7] = [
+    type Parts<'a> = &'a [(u64, usize)];
+    let files: [(&str, u64, Parts<'_>); 7] = [
         ("all-hole", 64 * mib, &[]),
         ("small-hole", 3 * 4096, &[]),
         ("start", 32 * mib, &[(30 * mib, 2 << 20)]),
@@ -434,6 +435,36 @@ fn a_home_elsewhere_and_a_link_above_a_source_are_no_obstacle() {
     let args = restore::Args { identity: Some(machine.kit()), ..restore::Args::default() };
     restore::run(&other.world, &args, &mut |_| {}).unwrap();
     assert_eq!(std::fs::read(other.home("projects/x/notes.md")).unwrap(), b"x");
+}
+
+#[test]
+fn a_user_who_cannot_give_files_away_gets_them_all_the_same() {
+    let machine = backed_up();
+    chmod(&machine.write("agent/program", "x"), 0o4755);
+    machine.backup();
+    let restore = || {
+        let args = ["restore", "--json", "--identity", "home/lifeboat-key.txt", "--target", "t"];
+        let output = machine.program_unprivileged(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let first = restore();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(first["not_held"].to_string(), "[[\"owner\",12]]");
+        // Nothing runs as somebody else than it did.
+        let mode = machine.target("t").join("home/agent/program").metadata().unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+    }
+    let changed = |m: &Machine| {
+        let mut all = changes(&m.target("t"));
+        // The test itself gives everything to that user each time, which touches it.
+        all.values_mut().for_each(|v| (v.0, v.1) = (0, 0));
+        all
+    };
+    let before = (changed(&machine), tree(&machine.target("t")));
+    let second = restore();
+    assert_eq!((second["restored"].as_u64(), second["replaced"].as_u64()), (Some(0), Some(0)));
+    assert_eq!((changed(&machine), tree(&machine.target("t"))), before);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn what_cannot_be_read_is_missing_and_said() {
     let init = ["init", "--sealed", "--source", "home/agent"];
     assert!(machine.program_unprivileged(&init).output().unwrap().status.success());
     for path in ["agent/closed.txt", "agent/dir", "agent/closed.key"] {
-        std::fs::set_permissions(machine.home(path), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(machine.home(path), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     let output = machine.program_unprivileged(&["backup", "--json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
