@@ -357,8 +357,7 @@ impl<'a> Members<'a> {
     }
 
     fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
-        let paths: Vec<PathBuf> =
-            names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
         let privacy = match self.archive {
             Archive::State => Privacy::Open,
             Archive::Secrets => Privacy::Secret,
@@ -375,9 +374,12 @@ impl<'a> Members<'a> {
                 let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
                     hasher.update(bytes);
                 });
-                let n = copied.map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
+                let n = copied
+                    .map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
                 if n != entry.size {
-                    return Err(Error::failed("a database copy is shorter than it should be: this is a bug in lifeboat"));
+                    return Err(Error::failed(
+                        "a database copy is shorter than it should be: this is a bug in lifeboat",
+                    ));
                 }
                 tar.zeros(tar_member::padding(n))?;
                 entry.blake3 = *hasher.finalize().as_bytes();
@@ -407,7 +409,9 @@ impl<'a> Members<'a> {
     /// Bytes of what cannot be opened as a database, with its sidecars.
     fn raw_database(&mut self, index: Index, names: &[Index], why: &str, tar: &mut TarWriter) -> Result<()> {
         let what = self.shown(index);
-        self.outcome.unreadable.push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
+        self.outcome
+            .unreadable
+            .push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
         for name in names {
             let path = self.scan.tree.path(*name);
             for suffix in SIDECARS {
@@ -448,8 +452,7 @@ enum Large {
 
 fn is_database(file: &SourceFile) -> bool {
     let mut magic = [0; 16];
-    rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16)
-        && crate::model::database::is_database(&magic)
+    rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
 }
 
 fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {

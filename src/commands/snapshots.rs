@@ -89,7 +89,9 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     // Within a second ids are random, and only the signed numbers know.
     out.sort_by(|a, b| {
         let key = |f: &Found| (f.place.id.unix_seconds(), seq(f));
-        key(a).cmp(&key(b)).then_with(|| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())))
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())))
     });
     Ok(out)
 }
@@ -244,7 +246,9 @@ fn none(matching: &[&Found], archive: Archive) -> Error {
             Error::damaged(format!("no {name} verifies: {dir} is not used, {why}"))
                 .hint("check that the kit belongs to this series; --allow-unsigned restores it all the same")
         }
-        None if !matching.is_empty() => Error::not_there(format!("the only {} there is was never finished", archive.name())),
+        None if !matching.is_empty() => {
+            Error::not_there(format!("the only {} there is was never finished", archive.name()))
+        }
         None => Error::not_there(format!("there is no {} to restore", archive.name()))
             .hint("`lifeboat list` shows what is on the store"),
     }

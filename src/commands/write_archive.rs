@@ -320,7 +320,13 @@ impl Pending {
 ///
 /// # Errors
 /// When the pending files cannot be read.
-pub fn settle(world: &World, series: &str, store: &Store, catalog: &mut Catalog, events: &mut Events<'_>) -> Result<()> {
+pub fn settle(
+    world: &World,
+    series: &str,
+    store: &Store,
+    catalog: &mut Catalog,
+    events: &mut Events<'_>,
+) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
         pending.finish(store, catalog)?;

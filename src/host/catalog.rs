@@ -110,11 +110,7 @@ impl Catalog {
     pub fn generation(&self) -> Result<Option<SnapshotId>> {
         let id: Option<String> = self
             .0
-            .query_row(
-                "select generation from snapshot where archive = 'state' order by seq limit 1",
-                [],
-                |r| r.get(0),
-            )
+            .query_row("select generation from snapshot where archive = 'state' order by seq limit 1", [], |r| r.get(0))
             .optional()
             .map_err(|e| cannot().because(e))?;
         Ok(id.as_deref().and_then(SnapshotId::parse))

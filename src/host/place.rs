@@ -52,7 +52,11 @@ pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, how: &How) 
 
 fn failed(path: &[u8], e: Errno) -> Error {
     let error = Error::failed(format!("cannot put {} in place", printable(path))).because(std::io::Error::from(e));
-    if e == Errno::XDEV { error.hint("another file system is mounted inside the target: restore with --target") } else { error }
+    if e == Errno::XDEV {
+        error.hint("another file system is mounted inside the target: restore with --target")
+    } else {
+        error
+    }
 }
 
 fn merge(from: &OwnedFd, to: &OwnedFd, path: &[u8], how: &How) -> Result<()> {
@@ -88,7 +92,9 @@ fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], path: &[u8], how: &How) -> Res
             return merge(&from, &to, path, how);
         }
         // A person may have moved the place of a source; nothing in the snapshot says that it is no link.
-        (true, false) if how.above.contains(path) && statat(to, name, AtFlags::empty()).is_ok_and(|s| is_dir(s.st_mode)) => {
+        (true, false)
+            if how.above.contains(path) && statat(to, name, AtFlags::empty()).is_ok_and(|s| is_dir(s.st_mode)) =>
+        {
             let from = at::open_dir(from.as_fd(), name).map_err(fail)?;
             let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
             let to = openat(to, name, flags, Mode::empty()).map_err(fail)?;

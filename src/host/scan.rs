@@ -303,7 +303,9 @@ fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
 fn sidecars<'n>(dir: BorrowedFd<'_>, names: &'n [Vec<u8>]) -> HashSet<&'n [u8]> {
     let mut out = HashSet::new();
     for name in names {
-        let Some(base) = SIDECARS.iter().find_map(|s| name.strip_suffix(*s)).filter(|b| !b.is_empty()) else { continue };
+        let Some(base) = SIDECARS.iter().find_map(|s| name.strip_suffix(*s)).filter(|b| !b.is_empty()) else {
+            continue;
+        };
         if is_database(dir, base) {
             out.insert(&name[..]);
         }
@@ -380,13 +382,19 @@ impl Scan {
                 name => here = [&here[..], b"/", name].concat(),
             }
             found = children.find(&self.tree, &layout.to_archive(&here));
-            let Some(link) = found.filter(|i| self.tree.node(*i).kind == Kind::Symlink && !rest.is_empty()) else { continue };
+            let Some(link) = found.filter(|i| self.tree.node(*i).kind == Kind::Symlink && !rest.is_empty()) else {
+                continue;
+            };
             hops += 1;
             if hops > LINK_HOPS_MAX {
                 return None;
             }
             let target = self.tree.target(link);
-            here.truncate(if target.starts_with(b"/") { 0 } else { here.iter().rposition(|b| *b == b'/').unwrap_or(0) });
+            here.truncate(if target.starts_with(b"/") {
+                0
+            } else {
+                here.iter().rposition(|b| *b == b'/').unwrap_or(0)
+            });
             rest.extend(parts(target));
         }
         found

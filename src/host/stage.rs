@@ -106,9 +106,7 @@ fn remove_tree(path: &Path) {
         // Whatever fails here fails again below, where it can only be left behind for the next restore to try.
         drop(std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)));
         let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        pending.extend(
-            entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
-        );
+        pending.extend(entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
     }
     drop(std::fs::remove_dir_all(path));
 }

@@ -158,7 +158,9 @@ impl Store {
     /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not there or larger than `limit`.
     pub fn get(&self, key: &str, limit: u64) -> Result<Bytes> {
         match self.get_if_there(key, limit)? {
-            Some(bytes) if bytes.len() as u64 > limit => Err(Error::damaged(format!("{key} is larger than it should be"))),
+            Some(bytes) if bytes.len() as u64 > limit => {
+                Err(Error::damaged(format!("{key} is larger than it should be")))
+            }
             Some(bytes) => Ok(bytes),
             None => Err(Error::damaged(format!("{key} is missing on {}", self.name()))),
         }
