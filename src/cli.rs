@@ -195,10 +195,17 @@ struct RestoreArgs {
 
 /// Parses `args`, runs what they ask for, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::command().try_get_matches_from(&args).and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { 2 } else { 0 };
+            // What could not be parsed may still have asked for JSON.
+            if e.use_stderr() && args.iter().take_while(|a| *a != "--").any(|a| a == "--json") {
+                let voice = Voice { json: true, ..Voice::default() };
+                output::print_error(voice, &usage(&e));
+                return ExitCode::from(code);
+            }
             // Whoever closed the pipe has read enough.
             e.print().unwrap_or(());
             return ExitCode::from(code);
@@ -218,6 +225,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         world.env.insert("LIFEBOAT_CONFIG".into(), config.into());
     }
     dispatch(&world, voice, cli.command)
+}
+
+/// What the parser says, in the shape of our own errors: the first paragraph is the message.
+fn usage(e: &clap::Error) -> Error {
+    let text = e.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let message = paragraphs.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    Error::usage(message).hint("see `lifeboat --help`")
 }
 
 fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {

@@ -116,6 +116,7 @@ pub fn finish<R: Report>(voice: Voice, printer: &mut Printer, result: Result<R, 
             }
             let problems = report.problems();
             let code = if problems.is_empty() { 0 } else { Kind::Incomplete.exit_code() };
+            // Whoever asked for warnings only is to know what the exit code is about.
             if !voice.json {
                 problems.iter().for_each(|line| stderr_line(line));
             }

@@ -18,6 +18,7 @@ use crate::model::commit::Reference;
 use crate::model::config::{Config, Origin, Sweep, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
+use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::Archive;
@@ -126,8 +127,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             "this version does not look for secrets inside other files: `sweep` has no effect".to_owned(),
         ));
     }
-    let access = if config.store.starts_with("file:") { Access::Existing } else { Access::Create };
-    let store = Store::open(world, &config.store, access)?;
+    // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
+    let store = Store::open(world, &config.store, Access::Existing)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
@@ -224,7 +225,8 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
         world.check_stop()
     })?;
     for path in &resolved.absent {
-        let index = found.tree.push(NONE, path, Kind::Missing, Archive::State);
+        let archive = if name_is_secret(path) { Archive::Secrets } else { Archive::State };
+        let index = found.tree.push(NONE, path, Kind::Missing, archive);
         let reason = "the source is not there".to_owned();
         found.tree.set_entry(index, &Entry { reason, ..Entry::new(Kind::Missing) });
     }

@@ -16,7 +16,7 @@ use crate::host::compare::{Fate, case_collisions, compare, free_bytes, nearest_d
 use crate::host::extract::{Extractor, Limits, failed};
 use crate::host::links::{self, LinkTarget};
 use crate::host::metadata::Ids;
-use crate::host::place::{Replace, place};
+use crate::host::place::{How, Replace, place};
 use crate::host::stage::Stage;
 use crate::host::store::Store;
 use crate::host::world::{World, private_dir};
@@ -97,7 +97,7 @@ impl<'a> Plan<'a> {
         if let [state, secrets] = &mut parts[..] {
             let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
             let pairs = state.fates.iter_mut().zip(hidden);
-            pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Same);
+            pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Overridden);
         }
         let mut plan = Plan { parts, goal, stage_parents: Vec::new(), totals: Totals::default() };
         plan.assign_stages();
@@ -147,6 +147,7 @@ impl<'a> Plan<'a> {
                 match part.fates[i as usize] {
                     Fate::Same => self.totals.same += 1,
                     Fate::Missing => self.totals.missing += 1,
+                    Fate::Overridden => {}
                     fate => {
                         self.totals.restored += 1;
                         self.totals.replaced += u64::from(fate == Fate::Differs);
@@ -246,13 +247,36 @@ impl<'a> Plan<'a> {
         }
         world.check_stop()?;
         let replace = if self.goal.overwrite { Replace::Different } else { Replace::Nothing };
+        let how = How { replace, above: self.above() };
         self.remove_sidecars()?;
         for stage in &stages {
-            place(stage.fd(), &|path| self.goal.layout.to_disk(path), replace)?;
+            place(stage.fd(), &|path| self.goal.layout.to_disk(path), &how)?;
         }
         // Their going away touches the directories they are in, whose times come last.
         drop(stages);
         self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))
+    }
+
+    /// What lies above the sources and is in no archive. Below `--target` nothing is anybody's own arrangement, and a
+    /// link there may be of an earlier restore.
+    fn above(&self) -> HashSet<Vec<u8>> {
+        let mut out = HashSet::new();
+        if self.goal.target.is_some() {
+            return out;
+        }
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            for root in tree.indices().filter(|i| tree.node(*i).parent == NONE) {
+                let path = tree.path(root);
+                let ups = std::iter::successors(crate::model::path::parent(&path), |p| crate::model::path::parent(p));
+                out.extend(ups.map(<[u8]>::to_vec));
+            }
+        }
+        for part in &self.parts {
+            let children = Children::of(&part.archive.tree);
+            out.retain(|path| children.find(&part.archive.tree, path).is_none());
+        }
+        out
     }
 
     fn check_space(&self, stages: &[Stage]) -> Result<()> {
@@ -477,7 +501,7 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => fate != Fate::Missing,
+                Kind::Dir => !matches!(fate, Fate::Missing | Fate::Overridden),
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };
@@ -491,7 +515,7 @@ impl Part<'_> {
                     ids.of(&entry.owner),
                     limits,
                 );
-                let _changed: bool = fixed.map_err(|e| failed("set the metadata of", &path, e.into()))?;
+                fixed.map_err(|e| failed("set the metadata of", &path, e.into()))?;
             }
         }
         Ok(())

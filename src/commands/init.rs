@@ -132,6 +132,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 
     let signing = SigningKey::generate()?;
     let kit = new_kit(&series, &url, &signing);
+    // The kit first: a name that is claimed by a key nobody has could never be used again.
     refuse_taken(&store, &series)?;
     write_kit(world, args, &kit, &kit_path)?;
     claim(&store, &series, &signing.public())?;
@@ -172,6 +173,23 @@ fn refuse_leftovers(world: &World) -> Result<()> {
     if key.exists() {
         return Err(Error::failed(format!("{} is there without a configuration", printable_path(&key)))
             .hint("continue its series with `lifeboat init --kit KIT`, or move the key away"));
+    }
+    Ok(())
+}
+
+/// With the signing key of another series every snapshot of this one would be worthless.
+fn refuse_other_key(world: &World, signing: &SigningKey) -> Result<()> {
+    let file = signing_key_file(&world.config_file());
+    if !file.exists() {
+        return Ok(());
+    }
+    let text = SecretString::from(String::from_utf8_lossy(&read_private_file(&file)?).into_owned());
+    if SigningKey::from_text(text.expose_secret())?.public().to_base64() != signing.public().to_base64() {
+        return Err(Error::failed(format!(
+            "{} is the signing key of another series than the kit's",
+            printable_path(&file)
+        ))
+        .hint("move it away, or name another configuration with --config"));
     }
     Ok(())
 }
@@ -224,25 +242,20 @@ fn store_url(world: &World, named: Option<&str>) -> Result<String> {
         .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
 }
 
-/// Looks before anything is made; who comes between is stopped by the create-only put.
 fn refuse_taken(store: &Store, series: &str) -> Result<()> {
-    match store.get_if_there(&public_key(series, 1), 4096)? {
-        Some(_) => Err(taken(series)),
-        None => Ok(()),
+    if store.get_if_there(&public_key(series, 1), 4096)?.is_some() {
+        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
+            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
     }
-}
-
-fn taken(series: &str) -> Error {
-    Error::failed(format!("the series {series} is taken on this store by another key"))
-        .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`")
+    Ok(())
 }
 
 /// Puts the verification key where it claims the name of the series, and what a finder of the store needs.
 fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
     let key = public_key(series, 1);
     let put = store.put(&key, public.to_text().into_bytes());
-    if put.is_err() && store.get_if_there(&key, 4096)?.is_some() {
-        return Err(taken(series));
+    if put.is_err() {
+        refuse_taken(store, series)?;
     }
     put?;
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
@@ -321,6 +334,7 @@ fn continue_series(world: &World, args: &Args, path: &Path, events: &mut Events<
     let secret = kit.signing_secret.as_ref().ok_or_else(|| incomplete("signing key"))?;
     let signing = SigningKey::from_text(secret.expose_secret())?;
     prove(&name, &kit, &kit)?;
+    refuse_other_key(world, &signing)?;
     let store = Store::open(world, &url, Access::Existing)?;
     let sources = match former_sources(world, args, &store, &kit, &signing.public(), events) {
         Some(sources) => sources,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::session::{Keys, configuration, signing_key};
 use super::snapshots::{self, Found, Standing};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text};
+use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
@@ -79,7 +79,7 @@ impl Report for Listing {
         for row in &self.snapshots {
             let series = if several { format!("{:<16} ", row.series) } else { String::new() };
             let kind = row.tier.as_deref().unwrap_or(row.archive);
-            let files = row.files.map_or(String::new(), |n| format!("  {n} files"));
+            let files = row.files.map_or(String::new(), |n| format!("  {}", count_text(n, "file")));
             let note = match (row.status, &row.note) {
                 ("ok", _) => String::new(),
                 (status, Some(note)) => format!("  {status}: {note}"),

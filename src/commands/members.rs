@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
@@ -16,8 +17,9 @@ use crate::host::source::{self, NoFile, Root, SourceFile};
 use crate::host::world::World;
 use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
+use crate::model::layout::Layout;
 use crate::model::manifest::{Database, PathName};
-use crate::model::path::file_name;
+use crate::model::path::{file_name, printable};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, Tree};
 use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
@@ -211,7 +213,14 @@ impl<'a> Members<'a> {
                 self.scan.tree.set_entry(index, &entry);
                 tar.whole(&path, &entry, &[])?;
             }
-            Err(NoFile::Unreadable(e)) => self.unreadable(index, &std::io::Error::from(e).to_string()),
+            // Listed it was, and what was found in it needs a directory around it.
+            Err(NoFile::Unreadable(e)) => {
+                let what = self.shown(index);
+                self.outcome.unreadable.push(format!("{what}: {}", std::io::Error::from(e)));
+                let entry = self.guarded(self.scan.tree.entry(index));
+                self.scan.tree.set_entry(index, &entry);
+                tar.whole(&path, &entry, &[])?;
+            }
         }
         Ok(())
     }
@@ -235,7 +244,10 @@ impl<'a> Members<'a> {
 
     fn shown(&self, index: Index) -> String {
         match self.archive {
-            Archive::State => source::shown(self.root(index), &self.scan.tree.path(index)),
+            Archive::State => {
+                let layout = Layout::machine(self.world.home.as_os_str().as_bytes());
+                printable(&layout.to_disk(&self.scan.tree.path(index)))
+            }
             Archive::Secrets => "a secret file".to_owned(),
         }
     }
@@ -244,7 +256,17 @@ impl<'a> Members<'a> {
         let what = self.shown(index);
         self.outcome.unreadable.push(format!("{what}: {reason}"));
         let entry = Entry { reason: reason.to_owned(), ..Entry::new(Kind::Missing) };
-        self.scan.tree.set_entry(index, &entry);
+        // A hard link that leads to no file is refused by every reader: the other names are missing with this one.
+        for name in self.names_of(index) {
+            self.scan.tree.set_entry(name, &entry);
+        }
+    }
+
+    /// The file is in no archive, and neither are its other names.
+    fn leave_out(&mut self, index: Index) {
+        for name in self.names_of(index) {
+            self.scan.tree.node_mut(name).kind = Kind::Deleted;
+        }
     }
 
     /// Secrets are kept and come back without rights for group and others.
@@ -274,10 +296,7 @@ impl<'a> Members<'a> {
             Ok(file) => self.plain(index, file, tar)?,
             Err(NoFile::Vanished) => {
                 self.outcome.vanished += 1;
-                self.scan.tree.node_mut(index).kind = Kind::Deleted;
-                for other in &names[1..] {
-                    self.scan.tree.node_mut(*other).kind = Kind::Deleted;
-                }
+                self.leave_out(index);
             }
             Err(NoFile::Unreadable(e)) => self.unreadable(index, &missing_entry(e).reason),
         }
@@ -342,10 +361,10 @@ impl<'a> Members<'a> {
         }
         if self.small.starts_with(KIT_MARK) {
             let path = self.scan.tree.path(index);
-            let shown = source::shown(self.root(index), &path);
+            let shown = self.shown(index);
             (self.events)(Event::Detail(format!("left out {shown}: a recovery kit never goes into what it opens")));
             self.scan.skipped.push(Skip { path, reason: OWN.to_owned(), archive: self.archive });
-            self.scan.tree.node_mut(index).kind = Kind::Deleted;
+            self.leave_out(index);
             return Ok(());
         }
         if !source::unchanged(&file.file, &file.stat) {
@@ -438,7 +457,7 @@ impl<'a> Members<'a> {
             Image::Raw { why } => self.raw_database(index, names, &why, tar)?,
             Image::Vanished => {
                 self.outcome.vanished += 1;
-                self.scan.tree.node_mut(index).kind = Kind::Deleted;
+                self.leave_out(index);
             }
         }
         Ok(())
@@ -482,7 +501,7 @@ impl<'a> Members<'a> {
             Ok(file) => self.plain(index, file, tar),
             Err(NoFile::Vanished) => {
                 self.outcome.vanished += 1;
-                self.scan.tree.node_mut(index).kind = Kind::Deleted;
+                self.leave_out(index);
                 Ok(())
             }
             Err(NoFile::Unreadable(e)) => {
@@ -501,9 +520,7 @@ enum Large {
 
 fn is_database(file: &SourceFile) -> bool {
     let mut magic = [0; 16];
-    file.entry.size >= 512
-        && rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16)
-        && crate::model::database::is_database(&magic)
+    rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
 }
 
 /// Fills `buffer` as far as the file goes.

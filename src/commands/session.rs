@@ -102,7 +102,8 @@ impl Keys {
             for (name, text) in std::mem::take(&mut found.texts) {
                 keys.kits.push(read_kit(world, &name, &text)?);
             }
-            if file.is_some() && keys.kits.is_empty() {
+            // A file that was named and cannot be used is what is wrong, whatever else turns out to be.
+            if file.is_some() && keys.kits.is_empty() && found.tried.iter().any(|(_, e)| e.kind() != Kind::NoIdentity) {
                 return Err(found.into_error(*which));
             }
             keys.found.push((*which, found));

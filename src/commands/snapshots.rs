@@ -86,7 +86,13 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     }
     let mut out: Vec<Found> =
         places.into_values().map(|(place, objects)| judge(store, key, place, objects)).collect::<Result<_>>()?;
-    out.sort_by_key(|f| (f.place.id.unix_seconds(), seq(f), f.place.directory()));
+    // Within a second ids are random, and only the signed numbers know.
+    out.sort_by(|a, b| {
+        let key = |f: &Found| (f.place.id.unix_seconds(), seq(f));
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())))
+    });
     Ok(out)
 }
 

@@ -86,6 +86,8 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
         return Err(Error::not_there(format!("no source is there: {names}"))
             .hint("mount what is missing, or change the sources of the configuration"));
     }
+    absent.sort();
+    absent.dedup();
     let mut seen = HashSet::new();
     wanted.retain(|w| seen.insert(w.path.clone()));
     wanted.sort_by(|a, b| a.path.cmp(&b.path));
@@ -93,8 +95,9 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
     let (mut sources, mut described) = (Vec::new(), Vec::new());
     for root in &wanted {
         // Roots of other sources are scanned by their own rules; an empty reason keeps them out of the list of skips.
-        let mut apart: Vec<(PathBuf, String)> =
-            wanted.iter().filter(|w| w.path != root.path).map(|w| (w.path.clone(), String::new())).collect();
+        // Only those inside this one: a root that others lie around is not apart, it would be left out of everything.
+        let inside = wanted.iter().filter(|w| w.path != root.path && w.path.starts_with(&root.path));
+        let mut apart: Vec<(PathBuf, String)> = inside.map(|w| (w.path.clone(), String::new())).collect();
         apart.extend(own_paths.iter().map(|p| (p.clone(), scan::OWN.to_owned())));
         let archive_path = layout.to_archive(root.path.as_os_str().as_bytes());
         let rules = Rules::new(&Scope {

@@ -18,7 +18,7 @@ use crate::model::config::Config;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{self, Counts, Header, PathName, Skipped, hex};
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
-use crate::model::tree::{Index, Tree};
+use crate::model::tree::{Index, NONE, Tree};
 use crate::model::tree_digest::TreeDigest;
 use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
@@ -129,7 +129,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         started: clock_text(run.started),
         finished: clock_text(run.world.now()),
         home: crate::model::path::printable_path(&run.world.home),
-        sources: run.described.to_vec(),
+        sources: sources_of(run.described, scan, terms.archive),
         counts: listing.counts,
         bytes: listing.bytes,
         recipients: recipients.texts(),
@@ -208,6 +208,16 @@ pub fn clock_text(unix_seconds: i64) -> String {
 fn skipped(scan: &Scan, archive: Archive) -> Vec<Skipped> {
     let mine = scan.skipped.iter().filter(|s| s.archive == archive);
     mine.map(|s| Skipped { path: PathName::new(&s.path), reason: s.reason.clone() }).collect()
+}
+
+/// The roots that a manifest names: the state's names none that is a secret.
+fn sources_of(described: &[manifest::Source], scan: &Scan, archive: Archive) -> Vec<manifest::Source> {
+    let of_secrets = |number: usize| {
+        let mut roots = scan.roots.iter().filter(|(root, n)| **n == number && scan.tree.node(**root).parent == NONE);
+        roots.any(|(root, _)| scan.tree.node(*root).archive == Archive::Secrets)
+    };
+    let all = described.iter().enumerate();
+    all.filter(|(n, _)| archive == Archive::Secrets || !of_secrets(*n)).map(|(_, source)| source.clone()).collect()
 }
 
 /// What a manifest lists, in order, and its digest.

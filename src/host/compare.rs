@@ -27,6 +27,8 @@ pub enum Fate {
     Differs,
     /// It cannot be restored, since it was missing when the snapshot was made.
     Missing,
+    /// Another archive has a newer word about it.
+    Overridden,
 }
 
 /// Compares every entry of `tree` with what `layout` has in its place.
@@ -37,17 +39,31 @@ pub fn compare(tree: &Tree, layout: &Layout, databases: &HashSet<Vec<u8>>) -> Re
     let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
     let target = Target { root, layout, databases };
     let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
+    let linked: HashSet<&[u8]> =
+        tree.indices().filter(|i| tree.node(*i).kind == Kind::Hardlink).map(|i| tree.target(i)).collect();
+    // Files with further names that have to be made, or made anew; they come before those names.
+    let mut anew: HashSet<Vec<u8>> = HashSet::new();
     for index in tree.indices() {
         let node = tree.node(index);
         let fate = if node.kind == Kind::Missing {
             Fate::Missing
-        } else if node.parent != NONE && out[node.parent as usize] == Fate::New {
-            // Nothing can be in a directory that is not there.
+        } else if node.parent != NONE && matches!(out[node.parent as usize], Fate::New | Fate::Differs) {
+            // Nothing can be in a directory that is not there; a link to one in its place will be replaced.
             Fate::New
         } else {
             let path = tree.path(index);
-            target.look(tree, index, &path).map_err(|e| (path, e))?
+            match target.look(tree, index, &path).map_err(|e| (path, e))? {
+                // It is a name of the file as it was.
+                Fate::Same if node.kind == Kind::Hardlink && anew.contains(tree.target(index)) => Fate::Differs,
+                fate => fate,
+            }
         };
+        if node.kind == Kind::File && fate != Fate::Same && !linked.is_empty() {
+            let path = tree.path(index);
+            if linked.contains(&path[..]) {
+                anew.insert(path);
+            }
+        }
         out.push(fate);
     }
     Ok(out)

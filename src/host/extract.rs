@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -256,7 +256,8 @@ pub fn failed(verb: &str, path: &[u8], e: std::io::Error) -> Error {
     }
 }
 
-/// Gives an open file or directory its owner, mode, attributes and time; what the target refuses is counted.
+/// Gives an open file or directory its owner, mode, attributes and time; what the target refuses is counted. What is as
+/// recorded is not touched, so that doing it twice changes nothing.
 ///
 /// # Errors
 /// Those of the system that are about more than this entry's metadata.
@@ -273,20 +274,35 @@ pub fn apply(fd: impl AsFd, entry: &Entry, archive: Archive, ids: (u32, u32), li
         // A program that runs as its owner must not come to run as somebody else.
         mode &= 0o1777;
     }
-    for (name, value) in &entry.xattrs {
+    attributes(fd, entry, limits)?;
+    // After owner and attributes: they change bits of the mode.
+    let now = fstat(fd)?;
+    if now.st_mode & 0o7777 != u32::from(mode) && fchmod(fd, Mode::from_raw_mode(u32::from(mode))).is_err() {
+        limits.modes.fetch_add(1, Ordering::Relaxed);
+    }
+    if metadata::mtime(&now) != entry.mtime {
+        let time = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanos) };
+        let times = Timestamps { last_access: time, last_modification: time };
+        if futimens(fd, &times).is_err() || metadata::mtime(&fstat(fd)?) != entry.mtime {
+            limits.times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Gives the recorded attributes, and takes away what the target put there by itself, such as an inherited ACL.
+fn attributes(fd: BorrowedFd<'_>, entry: &Entry, limits: &Limits) -> Result<(), Errno> {
+    let there = metadata::xattrs(fd)?;
+    for (name, _) in there.iter().filter(|(name, _)| !entry.xattrs.iter().any(|x| x.0 == *name)) {
+        // Labels of the system belong to the target and not to the file.
+        if name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") {
+            metadata::remove_xattr(fd, name).unwrap_or(());
+        }
+    }
+    for (name, value) in entry.xattrs.iter().filter(|x| !there.contains(x)) {
         if metadata::set_xattr(fd, name, value).is_err() {
             limits.xattrs.fetch_add(1, Ordering::Relaxed);
         }
-    }
-    // After the attributes: an ACL changes the mode's group bits.
-    if fchmod(fd, Mode::from_raw_mode(u32::from(mode))).is_err() {
-        limits.modes.fetch_add(1, Ordering::Relaxed);
-    }
-    let time = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanos) };
-    let times = Timestamps { last_access: time, last_modification: time };
-    let set = futimens(fd, &times);
-    if set.is_err() || metadata::mtime(&fstat(fd)?) != entry.mtime {
-        limits.times.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }

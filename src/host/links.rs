@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fstat, linkat, openat, symlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, linkat, openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -78,7 +78,7 @@ pub enum LinkTarget<'a> {
     InPlace(BorrowedFd<'a>, &'a [u8]),
 }
 
-/// Gives something that is in place its recorded metadata, if it has another. Returns whether anything was changed.
+/// Gives something that is in place its recorded metadata, if it has another.
 ///
 /// # Errors
 /// Those of the system.
@@ -89,30 +89,15 @@ pub fn fix(
     archive: Archive,
     ids: (u32, u32),
     limits: &Limits,
-) -> Result<bool, Errno> {
+) -> Result<(), Errno> {
     let below = disk.strip_prefix(b"/").unwrap_or(disk);
     let below = if below.is_empty() { b"." } else { below };
     at::with(root, below, |fd, path| {
         if entry.kind == Kind::Symlink {
-            let now = rustix::fs::statat(fd, path, AtFlags::SYMLINK_NOFOLLOW)?;
-            let differs = metadata::mtime(&now) != entry.mtime || (now.st_uid, now.st_gid) != ids;
-            if differs {
-                link_metadata(fd, path, entry, ids, limits)?;
-            }
-            return Ok(differs);
+            return link_metadata(fd, path, entry, ids, limits);
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = openat(fd, path, flags, Mode::empty())?;
-        let now = fstat(&file)?;
-        let mode = if archive == Archive::Secrets { entry.mode & 0o700 } else { entry.mode };
-        let same = (now.st_mode & 0o7777) == u32::from(mode)
-            && metadata::mtime(&now) == entry.mtime
-            && (now.st_uid, now.st_gid) == ids
-            && metadata::xattrs(&file)? == entry.xattrs;
-        if !same {
-            apply(file.as_fd(), entry, archive, ids, limits)?;
-        }
-        Ok(!same)
+        apply(openat(fd, path, flags, Mode::empty())?.as_fd(), entry, archive, ids, limits)
     })
 }
 

@@ -129,6 +129,14 @@ fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
     }
 }
 
+/// Removes an attribute through an open descriptor.
+///
+/// # Errors
+/// Those of the system.
+pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    rustix::fs::fremovexattr(fd, name)
+}
+
 /// Sets an attribute through an open descriptor.
 ///
 /// # Errors

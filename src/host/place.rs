@@ -1,6 +1,8 @@
 //! Moving what was restored from its staging directory into place, and directory metadata last.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
@@ -19,11 +21,20 @@ pub enum Replace {
     Different,
 }
 
+/// How to go about it.
+pub struct How {
+    /// Whether something else may be replaced.
+    pub replace: Replace,
+    /// Archive paths above the sources, which are no entries: where the target has links to directories there, what is
+    /// in them goes through.
+    pub above: HashSet<Vec<u8>>,
+}
+
 /// Moves everything in `stage/home` and `stage/root` to where `disk` says, directories that are there are merged.
 ///
 /// # Errors
 /// When something is in the way or cannot be moved.
-pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, replace: Replace) -> Result<()> {
+pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, how: &How) -> Result<()> {
     for top in [&b"home"[..], b"root"] {
         let from = match at::open_dir(stage, top) {
             Ok(fd) => fd,
@@ -31,11 +42,10 @@ pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, replace: Re
             Err(e) => return Err(failed(top, e)),
         };
         let to = disk(top);
-        std::fs::create_dir_all(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(&to))))
-            .map_err(|e| Error::failed(format!("cannot make {}", printable(&to))).because(e))?;
-        let to = at::open_root(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(&to))))
-            .map_err(|e| failed(&to, e))?;
-        merge(&from, &to, top, replace)?;
+        let disk = Path::new(std::ffi::OsStr::from_bytes(&to));
+        super::world::private_dir(disk)?;
+        let to = at::open_root(disk).map_err(|e| failed(&to, e))?;
+        merge(&from, &to, top, how)?;
     }
     Ok(())
 }
@@ -49,7 +59,7 @@ fn failed(path: &[u8], e: Errno) -> Error {
     }
 }
 
-fn merge(from: &OwnedFd, to: &OwnedFd, path: &[u8], replace: Replace) -> Result<()> {
+fn merge(from: &OwnedFd, to: &OwnedFd, path: &[u8], how: &How) -> Result<()> {
     writable(to);
     let mut names: Vec<Vec<u8>> = Vec::new();
     let entries = Dir::read_from(from).map_err(|e| failed(path, e))?;
@@ -61,12 +71,12 @@ fn merge(from: &OwnedFd, to: &OwnedFd, path: &[u8], replace: Replace) -> Result<
     }
     for name in names {
         let here = join(path, &name);
-        one(from, to, &name, &here, replace)?;
+        one(from, to, &name, &here, how)?;
     }
     Ok(())
 }
 
-fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], path: &[u8], replace: Replace) -> Result<()> {
+fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], path: &[u8], how: &How) -> Result<()> {
     let fail = |e| failed(path, e);
     let mine = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
     let theirs = match statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -79,9 +89,18 @@ fn one(from: &OwnedFd, to: &OwnedFd, name: &[u8], path: &[u8], replace: Replace)
         (true, true) => {
             let from = at::open_dir(from.as_fd(), name).map_err(fail)?;
             let to = at::open_dir(to.as_fd(), name).map_err(fail)?;
-            return merge(&from, &to, path, replace);
+            return merge(&from, &to, path, how);
         }
-        _ if replace == Replace::Nothing => {
+        // A person may have moved the place of a source; nothing in the snapshot says that it is no link.
+        (true, false)
+            if how.above.contains(path) && statat(to, name, AtFlags::empty()).is_ok_and(|s| is_dir(s.st_mode)) =>
+        {
+            let from = at::open_dir(from.as_fd(), name).map_err(fail)?;
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+            let to = openat(to, name, flags, Mode::empty()).map_err(fail)?;
+            return merge(&from, &to, path, how);
+        }
+        _ if how.replace == Replace::Nothing => {
             return Err(Error::failed(format!("{} appeared while it was restored", printable(path)))
                 .hint("run the restore again; nothing was overwritten"));
         }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::at;
 use super::metadata::{self, Names};
 use super::source::Root;
+use super::stage::PREFIX as STAGE_PREFIX;
 use crate::error::Result;
 use crate::model::class::{Below, Class, Rules};
 use crate::model::database::SIDECARS;
@@ -20,6 +21,9 @@ use crate::model::tree::{Children, Index, NONE, Tree};
 
 /// Why lifeboat's own files are skipped.
 pub const OWN: &str = "lifeboat's own store, keys and working files";
+
+/// How many symbolic links one after the other are followed; Linux does not follow more.
+const LINK_HOPS_MAX: usize = 40;
 
 /// A file or directory by device and inode.
 pub type Identity = (u64, u64);
@@ -70,13 +74,20 @@ pub fn scan(
     avoid: &HashSet<Identity>,
     tick: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Scan> {
-    let mut walk = Walk { scan: Scan::default(), names: Names::default(), inodes: HashMap::new(), avoid };
+    let mut walk =
+        Walk { scan: Scan::default(), names: Names::default(), inodes: HashMap::new(), skipped_in: Vec::new(), avoid };
     for (number, source) in sources.iter().enumerate() {
         walk.source(number, source, tick)?;
     }
-    let Walk { mut scan, inodes, .. } = walk;
+    let Walk { mut scan, inodes, skipped_in, .. } = walk;
     let groups: Vec<Vec<Index>> = inodes.into_values().filter(|g| g.len() > 1).collect();
     scan.classify_together(&groups, layout);
+    // In a directory of secrets every name is one.
+    for (skip, dir) in scan.skipped.iter_mut().zip(skipped_in) {
+        if dir != NONE && scan.tree.node(dir).archive == Archive::Secrets {
+            skip.archive = Archive::Secrets;
+        }
+    }
     scan.link_names(groups);
     scan.tree.shrink();
     Ok(scan)
@@ -86,6 +97,8 @@ struct Walk<'a> {
     scan: Scan,
     names: Names,
     inodes: HashMap<Identity, Vec<Index>>,
+    /// For each skip the directory it was found in.
+    skipped_in: Vec<Index>,
     avoid: &'a HashSet<Identity>,
 }
 
@@ -166,7 +179,9 @@ impl Walk<'_> {
         if decision.class == Class::Skip {
             let reason = decision.reason.map_or(String::new(), |r| r.text.to_string());
             if !reason.is_empty() {
-                self.skip(archive_path(), reason);
+                // A file of lifeboat's own that has a rule is a key or a kit.
+                let archive = if reason == OWN && !is_dir { Archive::Secrets } else { Archive::State };
+                self.skip(here.dir, archive_path(), reason, archive);
             }
             return None;
         }
@@ -178,8 +193,9 @@ impl Walk<'_> {
             }
             Err(e) => return Some(self.missing(here.dir, tree_name, archive, e)),
         };
-        if self.avoid.contains(&identity(&stat)) {
-            self.skip(archive_path(), OWN.to_owned());
+        if self.avoid.contains(&identity(&stat)) || (is_dir && name.starts_with(STAGE_PREFIX.as_bytes())) {
+            let archive = if is_dir { archive } else { Archive::Secrets };
+            self.skip(here.dir, archive_path(), OWN.to_owned(), archive);
             return None;
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -187,7 +203,7 @@ impl Walk<'_> {
             FileType::Directory => Kind::Dir,
             FileType::Symlink => Kind::Symlink,
             other => {
-                self.skip(archive_path(), format!("{} cannot be backed up", special(other)));
+                self.skip(here.dir, archive_path(), format!("{} cannot be backed up", special(other)), archive);
                 return None;
             }
         };
@@ -205,7 +221,7 @@ impl Walk<'_> {
         }
         if kind == Kind::Dir {
             if here.device.is_some_and(|d| d != stat.st_dev) || (here.device.is_some() && is_mount(dir, name)) {
-                self.skip(archive_path(), "another file system is mounted here".to_owned());
+                self.skip(here.dir, archive_path(), "another file system is mounted here".to_owned(), archive);
             } else {
                 pending.push(Pending { index, rel, below: decision.below, device: stat.st_dev });
             }
@@ -213,10 +229,12 @@ impl Walk<'_> {
         Some(index)
     }
 
-    fn skip(&mut self, path: Vec<u8>, reason: String) {
+    /// Notes what was left out of the directory `dir`, which decides with the rest who may read its name.
+    fn skip(&mut self, dir: Index, path: Vec<u8>, reason: String, archive: Archive) {
         // The name of a secret is not for the state archive, even when it is left out.
-        let archive = if crate::model::names::name_is_secret(&path) { Archive::Secrets } else { Archive::State };
+        let archive = if crate::model::names::name_is_secret(&path) { Archive::Secrets } else { archive };
         self.scan.skipped.push(Skip { path, reason, archive });
+        self.skipped_in.push(dir);
     }
 
     fn missing(&mut self, parent: Index, name: &[u8], archive: Archive, e: Errno) -> Index {
@@ -296,8 +314,13 @@ fn sidecars<'n>(dir: BorrowedFd<'_>, names: &'n [Vec<u8>]) -> HashSet<&'n [u8]> 
 }
 
 fn is_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    // Looked at first: to open a device may do something.
+    let is_file = |s: Stat| FileType::from_raw_mode(s.st_mode).is_file();
+    if !statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(is_file) {
+        return false;
+    }
     let Ok(fd) = at::open_file(dir, name) else { return false };
-    let regular = rustix::fs::fstat(&fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_file());
+    let regular = rustix::fs::fstat(&fd).is_ok_and(is_file);
     let mut magic = [0; 16];
     regular && rustix::io::pread(&fd, &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
 }
@@ -314,8 +337,8 @@ impl Scan {
             }
         }
         let children = Children::of(&self.tree);
-        // Links to links settle after as many rounds as they are deep; a handful is plenty.
-        for _ in 0..8 {
+        // Links to links settle after as many rounds as they are deep.
+        for _ in 0..LINK_HOPS_MAX {
             self.secret_directories();
             if !self.secret_links(&children, layout) {
                 break;
@@ -337,13 +360,44 @@ impl Scan {
             };
             let Some(resolved) = path::normalize(&path::join(&start, target)) else { continue };
             let resolved = layout.to_archive(&[b"/", &resolved[..]].concat());
-            let found = children.find(&self.tree, &resolved).map(|t| self.tree.node(t).archive);
+            let found = children.find(&self.tree, &resolved).or_else(|| self.follow(children, layout, &start, target));
+            let found = found.map(|t| self.tree.node(t).archive);
             if found == Some(Archive::Secrets) || crate::model::names::name_is_secret(&resolved) {
                 self.tree.node_mut(i).archive = Archive::Secrets;
                 changed = true;
             }
         }
         changed
+    }
+
+    /// What a link leads to that goes through other links, as the system would find it.
+    fn follow(&self, children: &Children, layout: &Layout, start: &[u8], target: &[u8]) -> Option<Index> {
+        let parts = |path: &[u8]| path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (mut here, mut rest, mut hops) = (start.to_vec(), parts(target), 0);
+        let mut found = None;
+        while let Some(part) = rest.pop() {
+            match &part[..] {
+                b"" | b"." => continue,
+                b".." => here.truncate(here.iter().rposition(|b| *b == b'/').unwrap_or(0)),
+                name => here = [&here[..], b"/", name].concat(),
+            }
+            found = children.find(&self.tree, &layout.to_archive(&here));
+            let Some(link) = found.filter(|i| self.tree.node(*i).kind == Kind::Symlink && !rest.is_empty()) else {
+                continue;
+            };
+            hops += 1;
+            if hops > LINK_HOPS_MAX {
+                return None;
+            }
+            let target = self.tree.target(link);
+            here.truncate(if target.starts_with(b"/") {
+                0
+            } else {
+                here.iter().rposition(|b| *b == b'/').unwrap_or(0)
+            });
+            rest.extend(parts(target));
+        }
+        found
     }
 
     fn secret_directories(&mut self) {

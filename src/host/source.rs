@@ -1,7 +1,7 @@
 //! Reading the files of a source while their owner goes on writing them.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, SeekFrom, Stat, fstat, seek};
@@ -11,7 +11,6 @@ use super::at;
 use super::metadata::{self, Names};
 use crate::error::{At as _, Result};
 use crate::model::entry::{Entry, Extent, Kind};
-use crate::model::path;
 
 /// A source root on this disk: the directory it is in, and its name there.
 pub struct Root {
@@ -147,14 +146,4 @@ pub fn directory(root: &Root, archive_path: &[u8], names: &mut Names) -> Result<
     let mut entry = metadata::entry_of(&stat, Kind::Dir, names);
     entry.xattrs = metadata::xattrs(&fd).map_err(NoFile::Unreadable)?;
     Ok(entry)
-}
-
-/// A path for messages.
-pub fn shown(root: &Root, archive_path: &[u8]) -> String {
-    path::printable_path(&root.disk_path(archive_path))
-}
-
-/// The path of an open file by its descriptor, for tests and diagnostics.
-pub fn descriptor_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -12,7 +12,7 @@ use super::at;
 use crate::error::{At as _, Error, Result};
 
 /// What names of such directories begin with.
-const PREFIX: &str = ".lifeboat-restore-";
+pub(super) const PREFIX: &str = ".lifeboat-restore-";
 
 /// A staging directory beside what it is for. It is locked while its owner lives and removed with it.
 pub struct Stage {

@@ -129,7 +129,14 @@ pub fn private_dir(path: &Path) -> Result<()> {
 }
 
 /// Holds the lock of a series; nothing else may write its catalog or snapshots meanwhile.
-pub struct Lock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] std::fs::File);
+pub struct Lock(std::fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that was forked meanwhile still has a copy of the descriptor.
+        self.0.unlock().unwrap_or(());
+    }
+}
 
 impl Lock {
     /// Takes the lock in `dir`.

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_survive_json_and_ignore_what_is_new() {
+    fn facts_survive_json_and_ignore_unknown_members() {
         let facts = Facts {
             page_size: 65536,
             pages: 3,

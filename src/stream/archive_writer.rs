@@ -92,7 +92,7 @@ pub fn write<T>(
 ) -> Result<(T, Written)> {
     let (job_tx, job_rx) = sync_channel::<Piece>(1);
     let (raw_tx, raw_rx) = channel::<BytesMut>();
-    let (frame_tx, frame_rx) = channel::<Done>();
+    let (frame_tx, frame_rx) = channel::<Result<Done>>();
     let (spare_tx, spare_rx) = channel::<BytesMut>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
     let (empty_tx, empty_rx) = channel::<Vec<u8>>();
@@ -115,7 +115,14 @@ pub fn write<T>(
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
                 let (job_rx, spare_rx) = (Arc::clone(&job_rx), Arc::clone(&spare_rx));
                 let (level, checker) = (options.level, checker.as_ref());
-                scope.spawn(move || compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx))
+                scope.spawn(move || {
+                    let result = compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx);
+                    if result.is_err() {
+                        // The sealer would wait for the frame that is missing, and the others for its buffers.
+                        drop(frame_tx.send(Err(stopped())));
+                    }
+                    result
+                })
             })
             .collect();
         drop((frame_tx, raw_tx));
@@ -327,7 +334,7 @@ fn compress(
     jobs: &Mutex<Receiver<Piece>>,
     spare: &Mutex<Receiver<BytesMut>>,
     raw: &Sender<BytesMut>,
-    out: &Sender<Done>,
+    out: &Sender<Result<Done>>,
 ) -> Result<()> {
     let failed = |e| Error::failed("cannot compress").because(e);
     let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
@@ -344,7 +351,7 @@ fn compress(
         let tar_length = u32::try_from(used).expect("a piece is small");
         // The producer may be done and gone: then nobody needs the buffer.
         drop(raw.send(bytes));
-        out.send(Done { number, compressed, length, tar_length, blake3 }).map_err(|_| stopped())?;
+        out.send(Ok(Done { number, compressed, length, tar_length, blake3 })).map_err(|_| stopped())?;
     }
 }
 
@@ -390,7 +397,7 @@ struct OpenVolume {
 fn seal_frames(
     options: &Options,
     recipients: &Recipients,
-    frames_in: &Receiver<Done>,
+    frames_in: &Receiver<Result<Done>>,
     spare: &Sender<BytesMut>,
     volumes_out: &Volumes,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
@@ -400,6 +407,7 @@ fn seal_frames(
     let mut open: Option<OpenVolume> = None;
     let (mut next, mut tar_offset) = (0, 0);
     for done in frames_in {
+        let done = done?;
         waiting.insert(done.number, done);
         while let Some(done) = waiting.remove(&next) {
             next += 1;

@@ -5,5 +5,23 @@
 /// A home with an agent in it, a store, and commands run in process.
 mod world;
 
+/// The real program: exit codes, streams, messages, signals.
+mod cli;
+
+/// Keys, kit and configuration.
+mod init;
+
+/// The layers of the design, by reading the source.
+mod layering;
+
+/// Specials, files that change, databases, nested and absent sources.
+mod scan;
+
+/// What is secret stays in its bundle.
+mod secrets;
+
+/// What is on a store, and what is wrong with it.
+mod list;
+
 /// The spine: what was backed up comes back.
 mod roundtrip;

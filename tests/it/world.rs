@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use lifeboat::Error;
 use lifeboat::commands::{Event, backup, init, list, restore};
 use lifeboat::host::world::World;
+
+/// A user and group without privileges.
+const NOBODY: u32 = 65_534;
 
 /// The clock of every new machine: 2026-11-21T20:15:00Z.
 pub const NOW: i64 = 1_795_292_100;
@@ -111,8 +115,70 @@ impl Machine {
         Ok((done, events))
     }
 
+    /// Every file of the machine with its content, links and specials left out.
+    pub fn all_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut out, mut pending) = (Vec::new(), vec![self.root()]);
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(&dir).unwrap() {
+                let entry = entry.unwrap();
+                match entry.file_type().unwrap() {
+                    t if t.is_dir() => pending.push(entry.path()),
+                    t if t.is_file() => out.push((entry.path(), std::fs::read(entry.path()).unwrap())),
+                    _ => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// Edits the configuration.
+    pub fn configure(&self, edit: impl FnOnce(String) -> String) {
+        let file = self.world.config_file();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, edit(text)).unwrap();
+    }
+
+    /// The real program on this machine: nothing of the environment but its home.
+    pub fn program(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(args).env_clear().env("HOME", &self.world.home).current_dir(self.root()).stdin(Stdio::null());
+        command
+    }
+
+    /// The same as a user without privileges, who then owns all of this machine: root reads what nobody may read.
+    pub fn program_unprivileged(&self, args: &[&str]) -> Command {
+        use std::os::unix::process::CommandExt as _;
+        if !rustix::process::geteuid().is_root() {
+            return self.program(args);
+        }
+        // The build may lie where only root can go.
+        let copy = self.root().join("lifeboat");
+        if !copy.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_lifeboat"), &copy).unwrap();
+        }
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(Command::new("chown").arg("-Rh").arg(owner).arg(self.root()).status().unwrap().success());
+        let mut command = Command::new(copy);
+        command.args(args).env_clear().env("HOME", &self.world.home).current_dir(self.root()).stdin(Stdio::null());
+        command.uid(NOBODY).gid(NOBODY);
+        command
+    }
+
     /// A directory that is not there yet.
     pub fn target(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
+}
+
+/// Makes directories below `dir` until their path has more than `bytes` bytes, and opens the last.
+pub fn deep_dir(dir: &Path, bytes: usize) -> std::os::fd::OwnedFd {
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut here = open(dir, flags, Mode::empty()).unwrap();
+    let name = "d".repeat(200);
+    for _ in 0..bytes / name.len() {
+        mkdirat(&here, &name[..], Mode::RWXU).unwrap();
+        here = openat(&here, &name[..], flags, Mode::empty()).unwrap();
+    }
+    here
 }

@@ -57,7 +57,8 @@ impl Probe {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).expect("open flags are small");
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Stop::Vanished),
-            other => other.at("open", path)?,
+            // Whether its bytes can be had is for the caller to find out, and no reason to give up the whole backup.
+            other => other.map_err(|e| Stop::Raw(e.to_string()))?,
         };
         let lock = if is_wal(&header_of(&file, path)?) { lock_shared(&file) } else { Lock::None };
         // Once more under the lock: it may have left WAL mode in between.
@@ -152,7 +153,7 @@ fn header_of(file: &File, path: &Path) -> Result<[u8; HEADER_BYTES], Stop> {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             return Err(Stop::Raw("it is shorter than the header of a database".to_owned()));
         }
-        other => other.at("read", path)?,
+        other => other.map_err(|e| Stop::Raw(e.to_string()))?,
     }
     if !is_database(&header) {
         return Err(Stop::Raw("it does not start like a database".to_owned()));

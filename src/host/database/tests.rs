@@ -1,3 +1,5 @@
+//! Databases as they are found: live, idle, hot, damaged, and what must not happen to them.
+
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
