@@ -455,6 +455,9 @@ impl Part<'_> {
             if e.kind() == ErrorKind::NoIdentity {
                 return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);
             }
+            if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
+                return e.hint("another snapshot may be whole: `lifeboat list` shows them");
+            }
             e
         })
     }

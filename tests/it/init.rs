@@ -64,7 +64,7 @@ fn nothing_is_ever_overwritten() {
     let before = kept(&machine);
 
     let done = init(&machine, |a| a.sealed = false).unwrap();
-    assert_eq!((done.what, done.kit), ("extended", None));
+    assert_eq!((done.what, done.kit), ("unchanged", None));
     assert_eq!(kept(&machine), before);
     for change in [
         |a: &mut init::Args| a.name = Some("other".into()),
