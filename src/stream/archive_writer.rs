@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
+use zstd::zstd_safe::CParameter;
 
 use super::age_keys::Recipients;
 use super::seal;
@@ -35,6 +36,12 @@ const PIECE_FULL_ENOUGH: usize = PIECE_BYTES / 4 * 3;
 /// glibc keeps freed blocks of up to 32 MiB to itself (M_MMAP_THRESHOLD in mallopt(3)); larger ones go back to the system
 /// at once. What is not touched of them takes no memory. A volume fits in one.
 const UNKEPT_BYTES: usize = 33 << 20;
+/// The level whose parameters are set by hand, the default.
+const TUNED_LEVEL: i32 = 3;
+/// Level 3 looks for matches of five bytes with tables that crowd the cache of a small machine. Matches of seven, a
+/// smaller table and a window over the whole frame cost 0.4 % in size and save a fifth of the time (an agent's home of
+/// 1.8 GiB, two cores, both beside plain level 3 in the same minutes). The window is below what stock zstd takes.
+const TUNED: [CParameter; 3] = [CParameter::WindowLog(22), CParameter::ChainLog(15), CParameter::MinMatch(7)];
 /// Secrets bundles are padded to a multiple of this many bytes of plaintext.
 pub const PADDING_BYTES: u64 = 64 << 10;
 
@@ -340,6 +347,11 @@ fn compress(
     let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
     compressor.include_checksum(true).map_err(failed)?;
     compressor.include_contentsize(true).map_err(failed)?;
+    if level == TUNED_LEVEL {
+        for parameter in TUNED {
+            compressor.set_parameter(parameter).map_err(failed)?;
+        }
+    }
     loop {
         let Ok(mut compressed) = lock(spare).recv() else { return Err(stopped()) };
         let Ok(Piece { number, bytes, used }) = lock(jobs).recv() else { return Ok(()) };
