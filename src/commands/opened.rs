@@ -73,11 +73,13 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
 /// What stands in commit and manifest must be the same in both.
 fn agree(name: &str, commit: &Commit, header: &Header) -> Result<()> {
     let parent = commit.parent.as_ref().map(|p| p.id.to_string());
+    let generation = commit.generation.as_ref().map(ToString::to_string);
     let same = header.archive == commit.archive.word()
         && header.series == commit.series
         && header.id == commit.id.as_str()
         && header.seq == commit.seq
         && header.tier == commit.tier
+        && header.generation == generation
         && header.parent == parent
         && header.volumes.len() == commit.volumes().len();
     if same { Ok(()) } else { Err(Error::damaged(format!("{name} belongs to another commit than it stands beside"))) }
