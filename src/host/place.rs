@@ -1,6 +1,7 @@
 //! Moving what was restored from its staging directory into place, and directory metadata last.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
@@ -31,10 +32,10 @@ pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, replace: Re
             Err(e) => return Err(failed(top, e)),
         };
         let to = disk(top);
-        std::fs::create_dir_all(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(&to))))
+        let dir = Path::new(std::ffi::OsStr::from_bytes(&to));
+        std::fs::create_dir_all(dir)
             .map_err(|e| Error::failed(format!("cannot make {}", printable(&to))).because(e))?;
-        let to = at::open_root(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(&to))))
-            .map_err(|e| failed(&to, e))?;
+        let to = at::open_root(dir).map_err(|e| failed(&to, e))?;
         merge(&from, &to, top, replace)?;
     }
     Ok(())
