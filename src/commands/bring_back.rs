@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
         if let [state, secrets] = &mut parts[..] {
             let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
             let pairs = state.fates.iter_mut().zip(hidden);
-            pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Same);
+            pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Overridden);
         }
         let mut plan = Plan { parts, goal, stage_parents: Vec::new(), totals: Totals::default() };
         plan.assign_stages();
@@ -146,6 +146,7 @@ impl<'a> Plan<'a> {
                 match part.fates[i as usize] {
                     Fate::Same => self.totals.same += 1,
                     Fate::Missing => self.totals.missing += 1,
+                    Fate::Overridden => {}
                     fate => {
                         self.totals.restored += 1;
                         self.totals.replaced += u64::from(fate == Fate::Differs);
@@ -458,7 +459,7 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => fate != Fate::Missing,
+                Kind::Dir => !matches!(fate, Fate::Missing | Fate::Overridden),
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };

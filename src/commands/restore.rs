@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::bring_back::{Goal, Plan};
-use super::opened::{Opened, open};
+use super::opened::{Opened, keep_further_names, open};
 use super::session::{Configured, Keys, configuration, signing_key};
 use super::snapshots::{self, Found, Standing, Wanted, choose};
 use super::{Event, Events, Report, bytes_text, count_text};
@@ -152,7 +152,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     }
     let found = snapshots::load(&store, &series, key.as_ref())?;
     warn(&found, world.now(), events);
-    let archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
+    let mut archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
+    if let [state, secrets] = &mut archives[..] {
+        keep_further_names(&mut state.tree, &secrets.tree);
+    }
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
     let layout = match &target {
