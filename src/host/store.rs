@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
@@ -174,7 +174,12 @@ impl Store {
     /// When the store cannot be listed.
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let key = Key::from(prefix);
-        let list = self.inner.list(Some(&key)).map_ok(|m| Listed { key: m.location.to_string(), size: m.size });
+        // A name that cannot be a key is none of ours; on a local disk anybody may have left one.
+        let possible = |found: &Result<_, object_store::Error>| {
+            std::future::ready(!matches!(found, Err(object_store::Error::InvalidPath { .. })))
+        };
+        let list = self.inner.list(Some(&key)).filter(possible);
+        let list = list.map_ok(|m| Listed { key: m.location.to_string(), size: m.size });
         self.runtime.block_on(list.try_collect()).map_err(|e| self.failure("list", prefix, e))
     }
 
