@@ -475,6 +475,10 @@ impl Loader {
     fn parent_of(&self, path: &[u8]) -> Result<Index> {
         let within = |open: &[u8]| path.strip_prefix(open).is_some_and(|rest| rest.first() == Some(&b'/'));
         let Some((ancestor, index)) = self.open.iter().rev().find(|(open, _)| within(open)) else { return Ok(NONE) };
+        if self.tree.node(*index).kind == Kind::Missing {
+            // A directory that could not be read may hold another source that could.
+            return Ok(NONE);
+        }
         if self.tree.node(*index).kind != Kind::Dir {
             let names = (path::printable(path), path::printable(ancestor));
             return Err(Error::damaged(format!("entry {} of the manifest lies below {}, which is no directory", names.0, names.1)));
