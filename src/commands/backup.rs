@@ -309,6 +309,8 @@ impl History {
         }
         let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
             Ok(found) => found,
+            // A line that is down for a moment is no reason to begin a second chain beside the first.
+            Err(e) if !Store::is_refusal(&e) => return Err(e),
             Err(e) => {
                 // A credential that may only add cannot look; the clock then orders what is to come.
                 events(Event::Warning(format!("the catalog is new and the store cannot be listed: {e}")));

@@ -194,6 +194,17 @@ impl Store {
         Ok(found.common_prefixes.into_iter().map(|p| p.to_string()).collect())
     }
 
+    /// Whether `error` says that the store does not permit something, rather than that it failed: a credential that may
+    /// only add objects cannot look at them.
+    pub fn is_refusal(error: &Error) -> bool {
+        use object_store::Error as E;
+        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<E>());
+        let refusals = |e: &E| {
+            matches!(e, E::PermissionDenied { .. } | E::Unauthenticated { .. } | E::NotSupported { .. } | E::NotImplemented { .. })
+        };
+        cause.is_some_and(refusals)
+    }
+
     fn failure(&self, verb: &str, key: &str, e: object_store::Error) -> Error {
         let mut error = Error::failed(format!("cannot {verb} {key} on {}", self.name()));
         let mut cause: Option<&dyn std::error::Error> = Some(&e);
