@@ -5,10 +5,13 @@
 //! comes from a pool of fixed size, so memory does not depend on the size of the archive. A compressor takes an output
 //! buffer before it takes a piece: were it the other way round, finished frames that wait for an earlier one could
 //! hold all buffers, and the earlier one would wait for ever.
+//!
+//! When a stage fails, its neighbours must not wait for it: who reads a channel owns its end, so that it closes with the
+//! last reader, and a compressor that fails says so to the sealer, which would miss its frame for ever.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest as _, Sha256};
@@ -86,25 +89,37 @@ pub fn write<T>(
     let pieces = options.workers + 2;
     let (job_tx, job_rx) = sync_channel::<Piece>(1);
     let (raw_tx, raw_rx) = channel::<Vec<u8>>();
-    let (frame_tx, frame_rx) = channel::<Done>();
+    let (frame_tx, frame_rx) = channel::<Option<Done>>();
     let (spare_tx, spare_rx) = channel::<Vec<u8>>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
     for _ in 0..pieces {
         raw_tx.send(vec![0; PIECE_BYTES]).expect("the receiver is alive");
         spare_tx.send(Vec::new()).expect("the receiver is alive");
     }
-    let (job_rx, spare_rx, volume_rx) = (Mutex::new(job_rx), Mutex::new(spare_rx), Mutex::new(volume_rx));
+    let (job_rx, volume_rx) = (Arc::new(Mutex::new(job_rx)), Arc::new(Mutex::new(volume_rx)));
+    let spare_rx = Mutex::new(spare_rx);
     std::thread::scope(|scope| {
         let compressors: Vec<_> = (0..options.workers)
             .map(|_| {
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
-                let (job_rx, spare_rx) = (&job_rx, &spare_rx);
-                scope.spawn(move || compress(options, job_rx, spare_rx, &raw_tx, &frame_tx))
+                let (job_rx, spare_rx) = (Arc::clone(&job_rx), &spare_rx);
+                scope.spawn(move || {
+                    let mut alarm = Alarm { out: frame_tx.clone(), armed: true };
+                    let done = compress(options, &job_rx, spare_rx, &raw_tx, &frame_tx);
+                    alarm.armed = done.is_err();
+                    done
+                })
             })
             .collect();
-        drop((frame_tx, raw_tx));
+        drop((frame_tx, raw_tx, job_rx));
         let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &volume_tx));
-        let uploaders: Vec<_> = (0..options.uploads).map(|_| scope.spawn(|| upload(&volume_rx, put))).collect();
+        let uploaders: Vec<_> = (0..options.uploads)
+            .map(|_| {
+                let volume_rx = Arc::clone(&volume_rx);
+                scope.spawn(move || upload(&volume_rx, put))
+            })
+            .collect();
+        drop(volume_rx);
 
         let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
@@ -129,8 +144,7 @@ pub fn write<T>(
         compressors.into_iter().for_each(|c| keep(joined(c.join())));
         let sealed = joined(sealer.join());
         let mut objects = BTreeMap::new();
-        // Dropping the receivers before all uploads are joined could not happen: uploaders end when the sealer's
-        // sender is gone.
+        // Uploaders end when the sealer's sender is gone.
         for uploader in uploaders {
             match joined(uploader.join()) {
                 Ok(done) => objects.extend(done),
@@ -300,13 +314,28 @@ impl TarWriter {
     }
 }
 
+/// Tells the sealer that a compressor ended without being done, even by a panic.
+struct Alarm {
+    out: Sender<Option<Done>>,
+    armed: bool,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if self.armed {
+            // Where the sealer is gone, too, it need not be told.
+            drop(self.out.send(None));
+        }
+    }
+}
+
 /// Takes pieces until there are no more.
 fn compress(
     options: &Options,
     jobs: &Mutex<Receiver<Piece>>,
     spare: &Mutex<Receiver<Vec<u8>>>,
     raw: &Sender<Vec<u8>>,
-    out: &Sender<Done>,
+    out: &Sender<Option<Done>>,
 ) -> Result<()> {
     let failed = |e| Error::failed("cannot compress").because(e);
     let mut compressor = zstd::bulk::Compressor::new(options.level).map_err(failed)?;
@@ -334,7 +363,7 @@ fn compress(
         bytes.resize(PIECE_BYTES, 0);
         // The producer may be done and gone: then nobody needs the buffer.
         drop(raw.send(bytes));
-        out.send(Done { number, compressed, tar_length, blake3 }).map_err(|_| stopped())?;
+        out.send(Some(Done { number, compressed, tar_length, blake3 })).map_err(|_| stopped())?;
     }
 }
 
@@ -352,7 +381,7 @@ struct OpenVolume {
 fn seal_frames(
     options: &Options,
     recipients: &Recipients,
-    frames_in: &Receiver<Done>,
+    frames_in: &Receiver<Option<Done>>,
     spare: &Sender<Vec<u8>>,
     volumes_out: &SyncSender<Volume>,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
@@ -362,6 +391,7 @@ fn seal_frames(
     let mut open: Option<OpenVolume> = None;
     let (mut next, mut tar_offset) = (0, 0);
     for done in frames_in {
+        let Some(done) = done else { return Err(stopped()) };
         waiting.insert(done.number, done);
         while let Some(done) = waiting.remove(&next) {
             next += 1;
@@ -432,5 +462,35 @@ fn upload(
         let size = sealed.len() as u64;
         put(&name, sealed)?;
         done.push((number, Object { name, size, sha256 }));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::stream::age_keys;
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut random = blake3::Hasher::new().finalize_xof();
+        let mut out = vec![0; bytes];
+        random.fill(&mut out);
+        out
+    }
+
+    /// A failure of the store in the middle of an archive of many volumes is an error, and no wait without end.
+    #[test]
+    fn a_failing_store_stops_all_stages() {
+        let recipients = Recipients::parse(&[age_keys::generate().0]).unwrap();
+        let content = noise(96 << 20);
+        for (uploads, fails_at) in [(1, 0), (1, 2), (2, 1)] {
+            let options = Options { level: 1, check: false, workers: 2, uploads, pad: false };
+            let put = |name: &str, _: Vec<u8>| {
+                if name == volume_name(fails_at) { Err(Error::failed("the store is gone")) } else { Ok(()) }
+            };
+            let entry = Entry { size: content.len() as u64, ..Entry::new(crate::model::entry::Kind::File) };
+            let result = write(&options, &recipients, &put, |tar| tar.whole(b"home/x", &entry, &content));
+            assert_eq!(result.err().unwrap().to_string(), "the store is gone");
+        }
     }
 }
