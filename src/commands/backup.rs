@@ -18,6 +18,7 @@ use crate::model::commit::Reference;
 use crate::model::config::{Config, Origin, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
+use crate::model::manifest::hex;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::Archive;
@@ -301,7 +302,7 @@ struct History {
 }
 
 impl History {
-    fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<History> {
+    fn of(run: &mut Run<'_>, events: &mut Events<'_>) -> Result<History> {
         if let Some(last_seq) = run.catalog.last_seq()? {
             let newest = |c: &Catalog, archive| c.newest(archive);
             let (state, secrets) = (newest(run.catalog, Archive::State)?, newest(run.catalog, Archive::Secrets)?);
@@ -319,6 +320,9 @@ impl History {
         };
         let reference = |archive| snapshots::newest(&found, archive).and_then(snapshots::Found::reference);
         let seqs = found.iter().filter_map(|f| f.verified().map(|c| c.seq));
+        let newest = [Archive::State, Archive::Secrets].into_iter().filter_map(|a| snapshots::newest(&found, a));
+        let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, hex(&f.commit_sha256)))).collect();
+        run.catalog.adopt(&adopted)?;
         Ok(History {
             last_seq: seqs.max().unwrap_or(0),
             state: reference(Archive::State),
