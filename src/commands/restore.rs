@@ -73,6 +73,8 @@ pub struct Done {
     pub state: Option<String>,
     /// The secrets bundle's id.
     pub secrets: Option<String>,
+    /// The bundle that the snapshot names, if neither it nor a newer one is on the store.
+    pub lost_bundle: Option<String>,
     /// Where it went.
     pub target: String,
     /// Entries brought back.
@@ -120,11 +122,14 @@ impl Report for Done {
         for line in &self.missing {
             out.push_str(&format!("missing: {line}\n"));
         }
+        if let Some(id) = &self.lost_bundle {
+            out.push_str(&format!("secrets bundle {id}, which the snapshot names, is not on the store\n"));
+        }
         out
     }
 
     fn incomplete(&self) -> bool {
-        !self.missing.is_empty()
+        !self.missing.is_empty() || self.lost_bundle.is_some()
     }
 }
 
@@ -175,6 +180,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         store: store.name(),
         state: id(Archive::State),
         secrets: id(Archive::Secrets),
+        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &found) },
         target: target.as_deref().map_or_else(|| "where it was".to_owned(), printable_path),
         restored: totals.restored,
         same: totals.same,
@@ -186,6 +192,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// The bundle that a restored state archive names, where neither it nor a newer one was there to restore.
+fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
+    let state = archives.iter().find(|a| a.commit.archive == Archive::State)?;
+    let bundle = state.commit.bundle.as_ref()?;
+    let named = |f: &Found| f.place.archive == Archive::Secrets && f.place.id == bundle.id && f.verified().is_some();
+    let newer = archives.iter().any(|a| a.commit.archive == Archive::Secrets && a.commit.seq > state.commit.seq);
+    (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
 /// Store and series: as told, else as the kit says, else as configured.
