@@ -403,7 +403,8 @@ fn replays_and_plants() {
     let mut strange = Forger::of(&case.machine);
     strange.key = stranger;
     let far_id = SnapshotId::parse(far).unwrap();
-    let plants: Vec<(&str, Box<dyn Fn(&Case)>)> = vec![
+    type Plant<'a> = (&'a str, Box<dyn Fn(&Case) + 'a>);
+    let plants: Vec<Plant<'_>> = vec![
         ("older one replayed under a newer id", Box::new(|c: &Case| c.plant(&state[0], &format!("state/monthly/{series}/{far}")))),
         ("newest copied to 2099", Box::new(|c: &Case| c.plant(&state[1], &format!("state/monthly/{series}/{far}")))),
         ("bundle copied to 2099", Box::new(|c: &Case| c.plant(&secrets[0], &format!("secrets/{series}/{far}")))),
@@ -501,7 +502,10 @@ fn what_was_removed_is_missed() {
         let found = hidden();
         assert!(!found.is_empty() && found.iter().all(|h| h.contains(id) && h.contains(what)), "{gone}: {found:?}");
         let target = case.machine.target("left");
-        let (_, events) = case.machine.try_restore(&target, |_| {}).unwrap();
+        let (done, events) = case.machine.try_restore(&target, |_| {}).unwrap();
+        let lost = (gone == &secrets[1]).then(|| id.to_owned());
+        assert_eq!(done.lost_bundle, lost, "{gone}");
+        assert_eq!(lifeboat::commands::Report::incomplete(&done), lost.is_some(), "{gone}");
         assert!(warnings(events).iter().any(|w| w.contains("removed") && w.contains(id)), "{gone}");
         std::fs::remove_dir_all(target).unwrap();
         case.reset();
