@@ -163,7 +163,7 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
 /// The map at the start of a sparse member's data. A file that ends in a hole gets an empty extent at its end, which
 /// is how GNU tar writes it: when it reads, it makes a file as long as its last extent reaches.
 fn sparse_map(extents: &[Extent], size: u64) -> Vec<u8> {
-    let ends = extents.last().map_or(0, |(offset, length)| offset + length);
+    let ends = extents.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
     let end = (ends < size).then_some((size, 0));
     let mut out = format!("{}\n", extents.len() + usize::from(end.is_some()));
     for (offset, length) in extents.iter().chain(&end) {
