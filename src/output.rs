@@ -76,7 +76,11 @@ impl Printer {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         bar.set_position(bytes);
-        bar.set_message(if files_total > 0 { format!("{files}/{files_total} files") } else { format!("{files} entries") });
+        bar.set_message(if files_total > 0 {
+            format!("{files}/{files_total} files")
+        } else {
+            format!("{files} entries")
+        });
     }
 
     /// Takes the progress bar away.

@@ -174,7 +174,10 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             let tree = &part.archive.tree;
             let missing = tree.indices().filter(|i| part.fates[*i as usize] == Fate::Missing);
-            out.extend(missing.map(|i| format!("{}: {}", printable(&tree.path(i)), printable(tree.entry(i).reason.as_bytes()))));
+            out.extend(
+                missing
+                    .map(|i| format!("{}: {}", printable(&tree.path(i)), printable(tree.entry(i).reason.as_bytes()))),
+            );
         }
         out
     }
@@ -187,8 +190,10 @@ impl<'a> Plan<'a> {
             if different.len() > NAMED_MAX {
                 text.push_str(&format!("\n    and {} more", different.len() - NAMED_MAX));
             }
-            return Err(Error::failed(format!("what is at the target differs from the snapshot; nothing was changed:{text}"))
-                .hint("restore beside it with --target DIR, or replace what differs with --overwrite"));
+            return Err(Error::failed(format!(
+                "what is at the target differs from the snapshot; nothing was changed:{text}"
+            ))
+            .hint("restore beside it with --target DIR, or replace what differs with --overwrite"));
         }
         for part in &self.parts {
             for path in &part.databases {
@@ -197,8 +202,11 @@ impl<'a> Plan<'a> {
                 if let Some(holder) = Self::held(part, path, disk)? {
                     let shown = printable_path(disk);
                     let name = printable(holder.name.as_bytes());
-                    return Err(Error::failed(format!("the database {shown} is in use by {name} (process {})", holder.pid))
-                        .hint("stop that program, then run the restore again; nothing was changed"));
+                    return Err(Error::failed(format!(
+                        "the database {shown} is in use by {name} (process {})",
+                        holder.pid
+                    ))
+                    .hint("stop that program, then run the restore again; nothing was changed"));
                 }
             }
         }
@@ -276,7 +284,8 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             if let Some(path) = case_collisions(&part.archive.tree).first() {
                 return Err(Error::failed(format!(
-                    "the target ignores case, and {} is there twice but for its case", printable(path)
+                    "the target ignores case, and {} is there twice but for its case",
+                    printable(path)
                 ))
                 .hint("restore to a file system that tells them apart"));
             }
@@ -434,9 +443,9 @@ impl Part<'_> {
                 Kind::Hardlink => {
                     let target = tree.target(i);
                     let children = children.get_or_insert_with(|| Children::of(tree));
-                    let file = children.find(tree, target).ok_or_else(|| {
-                        Error::damaged(format!("hard link {} leads nowhere", printable(&path)))
-                    })?;
+                    let file = children
+                        .find(tree, target)
+                        .ok_or_else(|| Error::damaged(format!("hard link {} leads nowhere", printable(&path))))?;
                     let disk = layout.to_disk(target);
                     let from = match self.stage_of(stages, file) {
                         Some(stage) => LinkTarget::Staged(stage, target),
@@ -465,7 +474,14 @@ impl Part<'_> {
             };
             if due {
                 let (path, entry) = (tree.path(i), tree.entry(i));
-                let fixed = links::fix(root.as_fd(), &layout.to_disk(&path), &entry, tree.node(i).archive, ids.of(&entry.owner), limits);
+                let fixed = links::fix(
+                    root.as_fd(),
+                    &layout.to_disk(&path),
+                    &entry,
+                    tree.node(i).archive,
+                    ids.of(&entry.owner),
+                    limits,
+                );
                 let _changed: bool = fixed.map_err(|e| failed("set the metadata of", &path, e.into()))?;
             }
         }

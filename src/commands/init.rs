@@ -113,8 +113,12 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             return continue_series(world, args, &kit_path, "new", events);
         }
         if args.kit.is_none() {
-            return Err(Error::failed(format!("there is a recovery kit already: {}", printable_path(&kit_path)))
-                .hint(format!("continue its series with `lifeboat init --kit {}`, or name a new kit with --kit", printable_path(&kit_path))));
+            return Err(Error::failed(format!("there is a recovery kit already: {}", printable_path(&kit_path))).hint(
+                format!(
+                    "continue its series with `lifeboat init --kit {}`, or name a new kit with --kit",
+                    printable_path(&kit_path)
+                ),
+            ));
         }
         return continue_series(world, args, &kit_path, "continued", events);
     }
@@ -292,7 +296,9 @@ fn read_back(world: &World, path: &Path) -> Result<Kit> {
 fn prove(name: &str, read: &Kit, written: &Kit) -> Result<()> {
     for which in [Which::State, Which::Secrets] {
         let opening = if which == Which::State { &written.state } else { &written.secrets };
-        let opening = opening.as_ref().ok_or_else(|| Error::failed(format!("{name} does not say what opens {}", which.archive())))?;
+        let opening = opening
+            .as_ref()
+            .ok_or_else(|| Error::failed(format!("{name} does not say what opens {}", which.archive())))?;
         let identities = Identities::parse(read.identities(which))?;
         age_keys::prove(&Recipients::parse(&[&opening.recipient])?, &identities)?;
     }
@@ -322,7 +328,8 @@ fn continue_series(
 ) -> Result<Done> {
     let kit = read_back(world, path)?;
     let name = printable_path(path);
-    let incomplete = |what: &str| Error::usage(format!("{name} holds no {what}, so a series cannot be continued with it"));
+    let incomplete =
+        |what: &str| Error::usage(format!("{name} holds no {what}, so a series cannot be continued with it"));
     if args.name.as_ref().is_some_and(|n| *n != kit.series) {
         return Err(Error::usage(format!("{name} belongs to the series {}", kit.series)).hint("leave --name away"));
     }
@@ -380,9 +387,10 @@ fn finish(
 
 /// Both identities go to the keyring or none: half of them would only confuse.
 fn keep_identities(kit: &Kit, notes: &mut Vec<String>) -> Identity {
-    let stored = [(Which::State, &kit.state), (Which::Secrets, &kit.secrets)].into_iter().try_for_each(|(which, opening)| {
-        opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities))
-    });
+    let stored =
+        [(Which::State, &kit.state), (Which::Secrets, &kit.secrets)].into_iter().try_for_each(|(which, opening)| {
+            opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities))
+        });
     match stored {
         Ok(()) => Identity::Keyring,
         Err(e) => {
@@ -440,7 +448,14 @@ fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
     Ok(done(&config, &file, None, identity, "extended", Vec::new()))
 }
 
-fn done(config: &Config, file: &Path, kit: Option<&Path>, identity: String, what: &'static str, notes: Vec<String>) -> Done {
+fn done(
+    config: &Config,
+    file: &Path,
+    kit: Option<&Path>,
+    identity: String,
+    what: &'static str,
+    notes: Vec<String>,
+) -> Done {
     let sources = config.sources.iter().map(|s| match &s.origin {
         Origin::Preset(name) => name.clone(),
         Origin::Path(path) => printable(path.as_bytes()),

@@ -355,8 +355,7 @@ impl<'a> Members<'a> {
     }
 
     fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
-        let paths: Vec<PathBuf> =
-            names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
         let privacy = match self.archive {
             Archive::State => Privacy::Open,
             Archive::Secrets => Privacy::Secret,
@@ -373,9 +372,12 @@ impl<'a> Members<'a> {
                 let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
                     hasher.update(bytes);
                 });
-                let n = copied.map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
+                let n = copied
+                    .map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
                 if n != entry.size {
-                    return Err(Error::failed("a database copy is shorter than it should be: this is a bug in lifeboat"));
+                    return Err(Error::failed(
+                        "a database copy is shorter than it should be: this is a bug in lifeboat",
+                    ));
                 }
                 tar.zeros(tar_member::padding(n))?;
                 entry.blake3 = *hasher.finalize().as_bytes();
@@ -405,7 +407,9 @@ impl<'a> Members<'a> {
     /// Bytes of what cannot be opened as a database, with its sidecars.
     fn raw_database(&mut self, index: Index, names: &[Index], why: &str, tar: &mut TarWriter) -> Result<()> {
         let what = self.shown(index);
-        self.outcome.unreadable.push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
+        self.outcome
+            .unreadable
+            .push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
         for name in names {
             let path = self.scan.tree.path(*name);
             for suffix in SIDECARS {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::session::sha256;
 use super::snapshots::{Found, Standing};
 use super::write_archive::Listing;
-use super::session::sha256;
 use crate::error::{Error, Result};
 use crate::host::store::Store;
 use crate::model::commit::{Commit, Object};
@@ -63,8 +63,11 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
     let (header, tree) = manifest_file::read(&name, &manifest, &identities, commit.archive)?;
     agree(&name, &commit, &header)?;
     if header.parent.is_some() {
-        return Err(Error::failed(format!("{} is an incremental, which this version cannot restore", place.directory()))
-            .hint("use a newer lifeboat, or recover.sh from the store"));
+        return Err(Error::failed(format!(
+            "{} is an incremental, which this version cannot restore",
+            place.directory()
+        ))
+        .hint("use a newer lifeboat, or recover.sh from the store"));
     }
     if Listing::of(&tree, commit.archive).digest != header.tree {
         return Err(Error::damaged(format!("the entries of {name} are not those that its tree digest was made of")));
@@ -102,7 +105,9 @@ pub fn check_together(state: &Tree, secrets: &Tree) -> Result<()> {
                 let found = children.find(other, ancestor).map(|i| other.node(i).kind);
                 if found.is_some_and(|k| !matches!(k, Kind::Dir | Kind::Missing | Kind::Deleted)) {
                     let (inner, outer) = (printable(&path), printable(ancestor));
-                    return Err(apart(format!("{inner} of one archive lies below {outer}, which the other says is no directory")));
+                    return Err(apart(format!(
+                        "{inner} of one archive lies below {outer}, which the other says is no directory"
+                    )));
                 }
                 up = crate::model::path::parent(ancestor);
             }

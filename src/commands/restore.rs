@@ -105,7 +105,12 @@ impl Report for Done {
         from.extend(self.state.as_ref().map(|id| format!("state {id}")));
         from.extend(self.secrets.as_ref().map(|id| format!("secrets {id}")));
         let mut out = format!("{what} {} to {}\n", from.join(" and "), self.target);
-        out.push_str(&format!("{}, {}; {} there already\n", entries(self.restored), bytes_text(self.bytes), entries(self.same)));
+        out.push_str(&format!(
+            "{}, {}; {} there already\n",
+            entries(self.restored),
+            bytes_text(self.bytes),
+            entries(self.same)
+        ));
         if self.replaced > 0 {
             let verb = if self.dry_run { "differ" } else { "replaced something different" };
             out.push_str(&format!("{} {verb}\n", entries(self.replaced)));
@@ -117,7 +122,10 @@ impl Report for Done {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
         if !self.missing.is_empty() {
-            out.push_str(&format!("{} could not be read when the snapshot was made:\n", count_text(self.missing.len() as u64, "path")));
+            out.push_str(&format!(
+                "{} could not be read when the snapshot was made:\n",
+                count_text(self.missing.len() as u64, "path")
+            ));
         }
         for line in &self.missing {
             out.push_str(&format!("missing: {line}\n"));
@@ -152,8 +160,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let store = Store::open(world, &url, Access::Existing)?;
     let key = public_key(world, &keys, configured.as_ref())?;
     if key.is_none() && !args.allow_unsigned {
-        return Err(Error::failed("there is no key here to check signatures with")
-            .hint("use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store"));
+        return Err(Error::failed("there is no key here to check signatures with").hint(
+            "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
+        ));
     }
     let found = snapshots::load(&store, &series, key.as_ref())?;
     warn(&found, world.now(), events);
@@ -208,12 +217,14 @@ fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Res
     let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
     let kit = keys.kit();
     let config = configured.map(|c| &c.config);
-    let url = args.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
+    let url =
+        args.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
     let url = url.ok_or_else(|| {
         Error::not_there("no store was named, and neither a kit nor a configuration names one")
             .hint("name the recovery kit with --identity, or the store with --store")
     })?;
-    let series = args.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
+    let series =
+        args.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
     let series = series.ok_or_else(|| {
         Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
     })?;

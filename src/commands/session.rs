@@ -93,7 +93,8 @@ impl Keys {
             let setting = config.map_or(String::new(), |c| setting(world, c, *which));
             let series = config.map_or("", |c| c.name.as_str());
             let env = env.clone();
-            let sources = identity::Sources { file, env, credentials_dir: credentials.as_deref(), setting: &setting, series };
+            let sources =
+                identity::Sources { file, env, credentials_dir: credentials.as_deref(), setting: &setting, series };
             let mut found = identity::find(&sources, *which);
             for (name, text) in std::mem::take(&mut found.texts) {
                 keys.kits.push(read_kit(world, &name, &text)?);
@@ -172,8 +173,11 @@ pub fn read_kit(world: &World, name: &str, text: &SecretString) -> Result<Kit> {
         None => None,
     };
     let Some(passphrase) = passphrase else {
-        return Err(Error::new(Kind::NoIdentity, format!("{name} is protected by a passphrase and nobody can be asked"))
-            .hint("run this on a terminal, or set LIFEBOAT_PASSPHRASE"));
+        return Err(Error::new(
+            Kind::NoIdentity,
+            format!("{name} is protected by a passphrase and nobody can be asked"),
+        )
+        .hint("run this on a terminal, or set LIFEBOAT_PASSPHRASE"));
     };
     let opened = age_keys::decrypt_with_passphrase(text.expose_secret().as_bytes(), &passphrase)?;
     Kit::parse(opened.expose_secret())

@@ -242,11 +242,14 @@ fn none(matching: &[&Found], archive: Archive) -> Error {
         Some((found, why)) => {
             let (name, dir) = (archive.name(), found.place.directory());
             let error = Error::new(why.kind(), format!("no {name} verifies: {dir} is not used, {why}"));
-            error.hint(why.advice().unwrap_or(
-                "check that the kit belongs to this series; --allow-unsigned restores it all the same",
-            ))
+            error.hint(
+                why.advice()
+                    .unwrap_or("check that the kit belongs to this series; --allow-unsigned restores it all the same"),
+            )
         }
-        None if !matching.is_empty() => Error::not_there(format!("the only {} there is was never finished", archive.name())),
+        None if !matching.is_empty() => {
+            Error::not_there(format!("the only {} there is was never finished", archive.name()))
+        }
         None => Error::not_there(format!("there is no {} to restore", archive.name()))
             .hint("`lifeboat list` shows what is on the store"),
     }

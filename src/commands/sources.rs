@@ -63,7 +63,9 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
         for (path, required, preset) in roots_of(world, source) {
             let path = std::path::absolute(world.home.join(path)).unwrap_or_default();
             match real_paths(&path) {
-                Some(paths) => wanted.extend(paths.into_iter().map(|path| Wanted { path, source, preset: preset.clone() })),
+                Some(paths) => {
+                    wanted.extend(paths.into_iter().map(|path| Wanted { path, source, preset: preset.clone() }))
+                }
                 None if required => absent.push(layout.to_archive(path.as_os_str().as_bytes())),
                 None => {}
             }

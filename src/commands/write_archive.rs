@@ -307,7 +307,11 @@ impl Pending {
             return Ok(Some(format!("its {} is not on the store", object.name)));
         }
         for (name, text) in [(SIGNATURE, &self.signature), (COMMIT, &self.text)] {
-            let there = if size(name).is_some() { store.get_if_there(&self.place.object(name), text.len() as u64)? } else { None };
+            let there = if size(name).is_some() {
+                store.get_if_there(&self.place.object(name), text.len() as u64)?
+            } else {
+                None
+            };
             if there.is_some_and(|there| there != text.as_bytes()) {
                 return Ok(Some(format!("somebody else put its {name}")));
             }
@@ -335,12 +339,20 @@ impl Pending {
 ///
 /// # Errors
 /// When the pending files or the store cannot be read or written: the next run tries again.
-pub fn settle(world: &World, series: &str, store: &Store, catalog: &mut Catalog, events: &mut Events<'_>) -> Result<()> {
+pub fn settle(
+    world: &World,
+    series: &str,
+    store: &Store,
+    catalog: &mut Catalog,
+    events: &mut Events<'_>,
+) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
         if let Some(why) = pending.obstacle(store)? {
             std::fs::remove_file(&pending.file).at("remove", &pending.file)?;
-            events(Event::Warning(format!("{name}, which an earlier run signed, cannot be finished and is given up: {why}")));
+            events(Event::Warning(format!(
+                "{name}, which an earlier run signed, cannot be finished and is given up: {why}"
+            )));
             continue;
         }
         pending.finish(store, catalog)?;

@@ -9,8 +9,7 @@ use rustix::io::{Errno, Result};
 const PATH_BYTES_MAX: usize = 4000;
 
 /// A directory to start from, which is never itself reached through a link below it.
-const DIRECTORY: OFlags =
-    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// Opens the directory `path`, following symbolic links: for roots that a person named.
 ///

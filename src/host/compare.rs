@@ -192,5 +192,9 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 pub fn case_collisions(tree: &Tree) -> Vec<Vec<u8>> {
     let mut seen = HashSet::new();
     let fold = |p: &[u8]| String::from_utf8_lossy(p).to_lowercase();
-    tree.indices().map(|i| tree.path(i)).filter(|p| !seen.insert(fold(p))).map(|p| path::normalize(&p).unwrap_or(p)).collect()
+    tree.indices()
+        .map(|i| tree.path(i))
+        .filter(|p| !seen.insert(fold(p)))
+        .map(|p| path::normalize(&p).unwrap_or(p))
+        .collect()
 }

@@ -115,7 +115,10 @@ impl<'a> Extractor<'a> {
         if finished == self.total {
             return Ok(());
         }
-        Err(Error::damaged(format!("the archive holds {finished} of the {} files that its manifest promises", self.total)))
+        Err(Error::damaged(format!(
+            "the archive holds {finished} of the {} files that its manifest promises",
+            self.total
+        )))
     }
 
     /// Takes the tar bytes from `start` on.
@@ -278,7 +281,11 @@ pub fn failed(verb: &str, path: &[u8], e: std::io::Error) -> Error {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     let full = matches!(e.kind(), StorageFull | QuotaExceeded);
     let error = Error::failed(format!("cannot {verb} {}", printable(path))).because(e);
-    if full { error.hint("the target is full: nothing was put in place; free some space and run it again") } else { error }
+    if full {
+        error.hint("the target is full: nothing was put in place; free some space and run it again")
+    } else {
+        error
+    }
 }
 
 /// Gives an open file or directory its owner, mode, attributes and time; what the target refuses is counted.

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fstat, linkat, openat, symlinkat, utimensat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fstat, linkat, openat, symlinkat, utimensat,
+};
 use rustix::io::Errno;
 
 use super::at;
@@ -28,7 +30,13 @@ pub fn symlink(stage: &Stage, path: &[u8], entry: &Entry, ids: (u32, u32), limit
 }
 
 /// Owner and time of a symbolic link, which has no descriptor to set them through.
-fn link_metadata(fd: BorrowedFd<'_>, path: &[u8], entry: &Entry, ids: (u32, u32), limits: &Limits) -> Result<(), Errno> {
+fn link_metadata(
+    fd: BorrowedFd<'_>,
+    path: &[u8],
+    entry: &Entry,
+    ids: (u32, u32),
+    limits: &Limits,
+) -> Result<(), Errno> {
     let now = rustix::fs::statat(fd, path, AtFlags::SYMLINK_NOFOLLOW)?;
     if (now.st_uid, now.st_gid) != ids {
         let (uid, gid) = (Uid::from_raw(ids.0), Gid::from_raw(ids.1));
@@ -115,7 +123,9 @@ pub fn fix(
 pub fn remove_sidecars(database: &Path) -> std::io::Result<()> {
     for suffix in crate::model::database::SIDECARS {
         match std::fs::remove_file(super::database::sidecar(database, suffix)) {
-            Err(e) if !matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Err(e),
+            Err(e) if !matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Err(e);
+            }
             _ => {}
         }
     }

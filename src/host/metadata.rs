@@ -19,12 +19,14 @@ pub struct Names {
 impl Names {
     /// The owner of something that belongs to `uid` and `gid`.
     pub fn owner(&mut self, uid: u32, gid: u32) -> Owner {
-        let user = self.users.entry(uid).or_insert_with(|| {
-            nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|u| u.name)
-        });
-        let group = self.groups.entry(gid).or_insert_with(|| {
-            nix::unistd::Group::from_gid(gid.into()).ok().flatten().map(|g| g.name)
-        });
+        let user = self
+            .users
+            .entry(uid)
+            .or_insert_with(|| nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|u| u.name));
+        let group = self
+            .groups
+            .entry(gid)
+            .or_insert_with(|| nix::unistd::Group::from_gid(gid.into()).ok().flatten().map(|g| g.name));
         Owner { uid, gid, user: user.clone(), group: group.clone() }
     }
 }
@@ -40,14 +42,16 @@ impl Ids {
     /// The user and group that `owner` means on this machine.
     pub fn of(&mut self, owner: &Owner) -> (u32, u32) {
         let user = owner.user.as_ref().and_then(|name| {
-            *self.users.entry(name.clone()).or_insert_with(|| {
-                nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
-            })
+            *self
+                .users
+                .entry(name.clone())
+                .or_insert_with(|| nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()))
         });
         let group = owner.group.as_ref().and_then(|name| {
-            *self.groups.entry(name.clone()).or_insert_with(|| {
-                nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
-            })
+            *self
+                .groups
+                .entry(name.clone())
+                .or_insert_with(|| nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()))
         });
         (user.unwrap_or(owner.uid), group.unwrap_or(owner.gid))
     }

@@ -43,7 +43,11 @@ pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, replace: Re
 
 fn failed(path: &[u8], e: Errno) -> Error {
     let error = Error::failed(format!("cannot put {} in place", printable(path))).because(std::io::Error::from(e));
-    if e == Errno::XDEV { error.hint("another file system is mounted inside the target: restore with --target") } else { error }
+    if e == Errno::XDEV {
+        error.hint("another file system is mounted inside the target: restore with --target")
+    } else {
+        error
+    }
 }
 
 fn merge(from: &OwnedFd, to: &OwnedFd, path: &[u8], replace: Replace) -> Result<()> {

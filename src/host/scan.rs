@@ -215,8 +215,7 @@ impl Walk<'_> {
 
     fn skip(&mut self, path: Vec<u8>, reason: String) {
         // The name of a secret is not for the state archive, even when it is left out.
-        let archive =
-            if crate::model::names::name_is_secret(&path) { Archive::Secrets } else { Archive::State };
+        let archive = if crate::model::names::name_is_secret(&path) { Archive::Secrets } else { Archive::State };
         self.scan.skipped.push(Skip { path, reason, archive });
     }
 
@@ -286,7 +285,9 @@ fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
 fn sidecars<'n>(dir: BorrowedFd<'_>, names: &'n [Vec<u8>]) -> HashSet<&'n [u8]> {
     let mut out = HashSet::new();
     for name in names {
-        let Some(base) = SIDECARS.iter().find_map(|s| name.strip_suffix(*s)).filter(|b| !b.is_empty()) else { continue };
+        let Some(base) = SIDECARS.iter().find_map(|s| name.strip_suffix(*s)).filter(|b| !b.is_empty()) else {
+            continue;
+        };
         if is_database(dir, base) {
             out.insert(&name[..]);
         }

@@ -162,7 +162,9 @@ impl Store {
     /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not there or larger than `limit`.
     pub fn get(&self, key: &str, limit: u64) -> Result<Bytes> {
         match self.get_if_there(key, limit)? {
-            Some(bytes) if bytes.len() as u64 > limit => Err(Error::damaged(format!("{key} is larger than it should be"))),
+            Some(bytes) if bytes.len() as u64 > limit => {
+                Err(Error::damaged(format!("{key} is larger than it should be")))
+            }
             Some(bytes) => Ok(bytes),
             None => Err(Error::damaged(format!("{key} is missing on {}", self.name()))),
         }
@@ -200,7 +202,13 @@ impl Store {
         use object_store::Error as E;
         let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<E>());
         let refusals = |e: &E| {
-            matches!(e, E::PermissionDenied { .. } | E::Unauthenticated { .. } | E::NotSupported { .. } | E::NotImplemented { .. })
+            matches!(
+                e,
+                E::PermissionDenied { .. }
+                    | E::Unauthenticated { .. }
+                    | E::NotSupported { .. }
+                    | E::NotImplemented { .. }
+            )
         };
         cause.is_some_and(refusals)
     }

@@ -211,8 +211,11 @@ impl Header {
         let malformed = |e: serde_json::Error| Error::damaged("the manifest's header is malformed").because(e);
         let version: Version = serde_json::from_slice(line).map_err(malformed)?;
         if version.format != FORMAT {
-            return Err(Error::failed(format!("the manifest is of format {}, this program reads {FORMAT}", version.format))
-                .hint("restore with a newer lifeboat, or by hand as RECOVERY.md on the store says"));
+            return Err(Error::failed(format!(
+                "the manifest is of format {}, this program reads {FORMAT}",
+                version.format
+            ))
+            .hint("restore with a newer lifeboat, or by hand as RECOVERY.md on the store says"));
         }
         let header: Header = serde_json::from_slice(line).map_err(malformed)?;
         header.check_frames()?;
@@ -221,7 +224,8 @@ impl Header {
 
     /// Checks that frames follow each other without gap in tar and volumes, within limits.
     fn check_frames(&self) -> Result<()> {
-        let refuse = |n: usize, why: &str| Err(Error::damaged(format!("frame {n} of the manifest's frame table {why}")));
+        let refuse =
+            |n: usize, why: &str| Err(Error::damaged(format!("frame {n} of the manifest's frame table {why}")));
         let (mut tar, mut volume, mut offset) = (0u64, 0u32, 0u64);
         for (n, f) in self.frames.iter().enumerate() {
             if f.volume == volume.wrapping_add(1) && offset > 0 {
@@ -357,9 +361,10 @@ pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::
 /// # Errors
 /// [`Kind::Damaged`](crate::Kind::Damaged).
 pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
-    let line: Line = serde_json::from_slice(line)
-        .map_err(|e| Error::damaged("an entry of the manifest is malformed").because(e))?;
-    let path = bytes(line.path, line.path_b64, "path")?.ok_or_else(|| Error::damaged("a manifest's entry has no path"))?;
+    let line: Line =
+        serde_json::from_slice(line).map_err(|e| Error::damaged("an entry of the manifest is malformed").because(e))?;
+    let path =
+        bytes(line.path, line.path_b64, "path")?.ok_or_else(|| Error::damaged("a manifest's entry has no path"))?;
     path::check(&path)?;
     let named = |why: String| Error::damaged(format!("entry {} of the manifest: {why}", path::printable(&path)));
     let need = |what: &str| named(format!("it has no {what}"));
@@ -481,7 +486,10 @@ impl Loader {
         }
         if self.tree.node(*index).kind != Kind::Dir {
             let names = (path::printable(path), path::printable(ancestor));
-            return Err(Error::damaged(format!("entry {} of the manifest lies below {}, which is no directory", names.0, names.1)));
+            return Err(Error::damaged(format!(
+                "entry {} of the manifest lies below {}, which is no directory",
+                names.0, names.1
+            )));
         }
         Ok(if path::parent(path) == Some(ancestor) { *index } else { NONE })
     }
@@ -504,7 +512,9 @@ impl Loader {
                 let target = children.find(&self.tree, self.tree.target(link));
                 if target.is_none_or(|t| self.tree.node(t).kind != Kind::File) {
                     let name = path::printable(&self.tree.path(link));
-                    return Err(Error::damaged(format!("hard link {name} of the manifest does not lead to one of its files")));
+                    return Err(Error::damaged(format!(
+                        "hard link {name} of the manifest does not lead to one of its files"
+                    )));
                 }
             }
         }

@@ -200,7 +200,13 @@ mod tests {
         let id = SnapshotId::new(1_795_292_100, 0x3f9c_02de);
         assert_eq!(id.as_str(), "20261121T201500Z-3f9c02de");
         assert_eq!(SnapshotId::parse(id.as_str()).unwrap().unix_seconds(), 1_795_292_100);
-        for bad in ["20261121T201500Z-3F9C02DE", "20261321T201500Z-3f9c02de", "20261121T201500Z-3f9c02d", "", "é20261121T201500Z-3f9c02"] {
+        for bad in [
+            "20261121T201500Z-3F9C02DE",
+            "20261321T201500Z-3f9c02de",
+            "20261121T201500Z-3f9c02d",
+            "",
+            "é20261121T201500Z-3f9c02",
+        ] {
             assert!(SnapshotId::parse(bad).is_none(), "{bad}");
         }
     }

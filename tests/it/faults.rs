@@ -137,8 +137,9 @@ impl Wrap {
     /// Runs with the faulty store, and tells whether anything failed.
     fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
         let (plan, done) = (self.plan, Arc::clone(&self.done));
-        machine.world.wrap_store =
-            Some(Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::clone(&done) }) as Arc<dyn ObjectStore>));
+        machine.world.wrap_store = Some(Arc::new(move |inner| {
+            Arc::new(Faulty { inner, plan, done: Arc::clone(&done) }) as Arc<dyn ObjectStore>
+        }));
         let result = run(machine);
         machine.world.wrap_store = None;
         (result, self.done.load(Ordering::SeqCst) >= plan.nth)
@@ -192,7 +193,8 @@ fn settled(machine: &Machine, what: &str) {
         }
     }
     let state = machine.world.state_dir(&listing.snapshots[0].series);
-    let left: Vec<_> = files(&state).into_iter().filter(|p| p.starts_with("pending") || p.starts_with("staging")).collect();
+    let left: Vec<_> =
+        files(&state).into_iter().filter(|p| p.starts_with("pending") || p.starts_with("staging")).collect();
     assert!(left.is_empty(), "{what}: {left:?}");
 }
 
@@ -354,11 +356,13 @@ fn a_pending_commit_that_cannot_be_finished() {
         machine.backup();
         machine.world.fixed_now = Some(NOW + 60);
         // The answer to the last put of the state archive, its commit, is lost for good, and then the store changes.
-        let count = Wrap { plan: Plan { nth: usize::MAX, for_ever: false, after: false, full: true }, done: Arc::default() };
+        let count =
+            Wrap { plan: Plan { nth: usize::MAX, for_ever: false, after: false, full: true }, done: Arc::default() };
         count.with(&mut machine, |m| m.backup());
         let puts = count.done.load(Ordering::SeqCst);
         machine.world.fixed_now = Some(NOW + 120);
-        let wrap = Wrap { plan: Plan { nth: puts - 1, for_ever: true, after: false, full: true }, done: Arc::default() };
+        let wrap =
+            Wrap { plan: Plan { nth: puts - 1, for_ever: true, after: false, full: true }, done: Arc::default() };
         wrap.with(&mut machine, Machine::try_backup).0.unwrap_err();
         let incomplete = machine.list().snapshots.into_iter().find(|r| r.status == "incomplete").unwrap();
         let dir = machine.store().join(format!("state/monthly/{}/{}", incomplete.series, incomplete.id));
@@ -372,7 +376,9 @@ fn a_pending_commit_that_cannot_be_finished() {
         let mut events = Vec::new();
         backup::run(&machine.world, &backup::Args::default(), &mut |e| events.push(e)).unwrap();
         assert!(
-            events.iter().any(|e| matches!(e, Event::Warning(w) if w.contains("cannot be finished") && w.contains(&incomplete.id))),
+            events.iter().any(
+                |e| matches!(e, Event::Warning(w) if w.contains("cannot be finished") && w.contains(&incomplete.id))
+            ),
             "{name}: {events:?}"
         );
         expect(&machine, name, "latest", "second");
@@ -568,7 +574,8 @@ fn killed_while_it_restores() {
     let (whole, expected) = (begun.elapsed() + Duration::from_millis(30), snapshot(&expected));
     for n in 1..=10u32 {
         let target = machine.target(&format!("target{n}"));
-        let args = ["restore", "--identity", machine.kit().to_str().unwrap(), "--target", target.to_str().unwrap()].map(str::to_owned);
+        let args = ["restore", "--identity", machine.kit().to_str().unwrap(), "--target", target.to_str().unwrap()]
+            .map(str::to_owned);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut child = lifeboat(&machine, &args).spawn().unwrap();
         std::thread::sleep(whole * n / 11);

@@ -247,11 +247,7 @@ impl Forger {
             frames: written.frames,
             ..Header::default()
         };
-        let place = if state {
-            Place::state("monthly", &self.series, id)
-        } else {
-            Place::secrets(&self.series, id)
-        };
+        let place = if state { Place::state("monthly", &self.series, id) } else { Place::secrets(&self.series, id) };
         let volumes = stored.into_inner().unwrap().into_values().collect();
         let commit = Box::new(|text| text);
         Draft { archive, header, lines, volumes, raw: None, sealed: None, commit, place, recipients }

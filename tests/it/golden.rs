@@ -29,7 +29,14 @@ fn listing(target: &Path) -> String {
             let mut line = String::new();
             if meta.is_symlink() {
                 let to = std::fs::read_link(&path).unwrap();
-                write!(line, "link {}.{:09} -> {}", meta.mtime(), meta.mtime_nsec(), printable(to.as_os_str().as_bytes())).unwrap();
+                write!(
+                    line,
+                    "link {}.{:09} -> {}",
+                    meta.mtime(),
+                    meta.mtime_nsec(),
+                    printable(to.as_os_str().as_bytes())
+                )
+                .unwrap();
             } else {
                 let what = if meta.is_dir() { "dir" } else { "file" };
                 write!(line, "{what} {:o} {}.{:09}", meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()).unwrap();
@@ -72,7 +79,8 @@ fn restored(dir: &Path) -> String {
         target: Some(target.clone()),
         ..restore::Args::default()
     };
-    let done = restore::run(&machine.world, &args, &mut |_| {}).unwrap_or_else(|e| panic!("{}: {}", dir.display(), said(&e)));
+    let done =
+        restore::run(&machine.world, &args, &mut |_| {}).unwrap_or_else(|e| panic!("{}: {}", dir.display(), said(&e)));
     assert!(done.missing.is_empty(), "{}: {:?}", dir.display(), done.missing);
     listing(&target)
 }
@@ -135,9 +143,14 @@ fn fill(machine: &Machine) {
     lsetxattr(machine.home("agent/notes.md"), "user.a=b", b"value\nwith a line", XattrFlags::empty()).unwrap();
     lsetxattr(machine.home("agent/empty-dir"), "user.dir", b"\x00\xff", XattrFlags::empty()).unwrap();
     let db = rusqlite::Connection::open(machine.home("agent/memory.db")).unwrap();
-    db.execute_batch("create table memories(id integer primary key, text); insert into memories(text) values ('one'), ('two')").unwrap();
+    db.execute_batch(
+        "create table memories(id integer primary key, text); insert into memories(text) values ('one'), ('two')",
+    )
+    .unwrap();
     drop(db);
-    for (path, mode) in [("notes.md", 0o640), ("empty", 0o4755), ("empty-dir", 0o1777), ("deep/er", 0o500), (".env", 0o600)] {
+    for (path, mode) in
+        [("notes.md", 0o640), ("empty", 0o4755), ("empty-dir", 0o1777), ("deep/er", 0o500), (".env", 0o600)]
+    {
         let path = machine.home("agent").join(path);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -153,7 +166,9 @@ fn fill(machine: &Machine) {
     when("empty", 4_000_000_000, 1);
     when("link", 1_600_000_000, 0);
     when("empty-dir", 0, 0);
-    for name in [&b"not \xff utf-8"[..], b"new\nline\tand \x1b[31mcolour", &[b'n'; 255], "caf\u{e9} \u{202e}abc".as_bytes()] {
+    for name in
+        [&b"not \xff utf-8"[..], b"new\nline\tand \x1b[31mcolour", &[b'n'; 255], "caf\u{e9} \u{202e}abc".as_bytes()]
+    {
         let time = Timespec { tv_sec: 1_500_000_000, tv_nsec: 999_999_999 };
         let times = Timestamps { last_access: time, last_modification: time };
         utimensat(CWD, bytes(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();

@@ -118,11 +118,24 @@ fn paths_that_lead_out() {
         items("lifeboat's own", one(b"lifeboat/databases"), "neither below home nor below root"),
         items("a name of 256 bytes", one(&[&b"home/"[..], &[b'n'; 256]].concat()), "longer than 255 bytes"),
         items("a name of 65,536 bytes", one(&[&b"home/"[..], &[b'n'; 65_536]].concat()), "longer than 255 bytes"),
-        items("a path of 65,536 bytes", one(&[&b"home/"[..], &b"nn/".repeat(21_845), b"m"].concat()), "too long a name"),
-        items("a path over a megabyte", one(&[&b"home/"[..], &b"nn/".repeat(400_000), b"m"].concat()), "it is too long"),
+        items(
+            "a path of 65,536 bytes",
+            one(&[&b"home/"[..], &b"nn/".repeat(21_845), b"m"].concat()),
+            "too long a name",
+        ),
+        items(
+            "a path over a megabyte",
+            one(&[&b"home/"[..], &b"nn/".repeat(400_000), b"m"].concat()),
+            "it is too long",
+        ),
         items("home is a link", vec![symlink("home", "/tmp")], "home of the manifest is no directory"),
         items("root is a file", one(b"root"), "root of the manifest is no directory"),
-        replace("path twice", r#""path":"home/agent/a""#, r#""path":"home/agent/a","path_b64":"eA==""#, "has its path twice"),
+        replace(
+            "path twice",
+            r#""path":"home/agent/a""#,
+            r#""path":"home/agent/a","path_b64":"eA==""#,
+            "has its path twice",
+        ),
         replace("no path", r#""path":"home/agent/a","#, "", "has no path"),
         replace("path not base64", r#""path":"home/agent/a""#, r#""path_b64":"!""#, "is not base64"),
     ]);
@@ -155,7 +168,11 @@ fn trees_that_are_none() {
             vec![file("home/a", "1"), hardlink("home/h", "home/a"), file("home/h/x", "")],
             "below home/h, which is no directory",
         ),
-        items("deleted in a full", vec![(b"home/a".to_vec(), Entry::new(lifeboat::model::entry::Kind::Deleted), Vec::new())], "in a full"),
+        items(
+            "deleted in a full",
+            vec![(b"home/a".to_vec(), Entry::new(lifeboat::model::entry::Kind::Deleted), Vec::new())],
+            "in a full",
+        ),
     ]);
 }
 
@@ -168,7 +185,11 @@ fn links_that_lead_nowhere_good() {
         items("hard link to nothing", vec![hardlink("home/h", "home/x")], leads),
         items("hard link to a symlink", vec![hardlink("home/h", "home/l"), symlink("home/l", "/etc/passwd")], leads),
         items("hard link to a directory", vec![dir("home/d"), hardlink("home/h", "home/d")], leads),
-        items("hard link to a hard link", vec![file("home/a", "1"), hardlink("home/h", "home/a"), hardlink("home/i", "home/h")], leads),
+        items(
+            "hard link to a hard link",
+            vec![file("home/a", "1"), hardlink("home/h", "home/a"), hardlink("home/i", "home/h")],
+            leads,
+        ),
         items("hard link to itself", vec![hardlink("home/h", "home/h")], leads),
         items("hard link to nothing at all", vec![hardlink("home/h", "")], leads),
         items("symlink with NUL", vec![symlink("home/l", "a\0b")], "a NUL byte"),
@@ -189,20 +210,41 @@ fn kinds_and_fields_that_make_no_sense() {
         kind(r#""kind":"File""#),
         kind(r#""kind":"\u001b[2J""#),
         replace("no kind", r#""kind":"symlink","#, "", "is malformed"),
-        items("mode with type bits", vec![with(file("home/a", "x"), |e| e.mode = 0o10_644)], "its mode has unknown bits"),
+        items(
+            "mode with type bits",
+            vec![with(file("home/a", "x"), |e| e.mode = 0o10_644)],
+            "its mode has unknown bits",
+        ),
         replace("mode over 16 bits", r#""mode":"644""#, r#""mode":"100644""#, "unknown bits"),
         replace("mode over 32 bits", r#""mode":"644""#, r#""mode":"77777777777777""#, "it has no mode"),
         replace("mode not octal", r#""mode":"644""#, r#""mode":"rw""#, "it has no mode"),
         replace("negative size", r#""size":9000"#, r#""size":-1"#, "is malformed"),
         replace("size over 64 bits", r#""size":9000"#, r#""size":99999999999999999999"#, "is malformed"),
-        replace("size over what files have", r#""size":9000"#, r#""size":18446744073709551615"#, "larger than a file can be"),
+        replace(
+            "size over what files have",
+            r#""size":9000"#,
+            r#""size":18446744073709551615"#,
+            "larger than a file can be",
+        ),
         replace("no digest", r#""blake3":""#, r#""blake4":""#, "it has no blake3"),
         replace("negative owner", r#""uid":0"#, r#""uid":-1"#, "is malformed"),
         replace("time without nanoseconds", r#""mtime":"0.000000000""#, r#""mtime":"0""#, "it has no mtime"),
         replace("time with too many", r#""mtime":"0.000000000""#, r#""mtime":"0.0000000000""#, "it has no mtime"),
-        items("xattr with NUL", vec![with(file("home/a", "x"), |e| e.xattrs = vec![(b"user.\0".to_vec(), vec![])])], "attribute's name"),
-        items("xattr without name", vec![with(file("home/a", "x"), |e| e.xattrs = vec![(vec![], vec![])])], "attribute's name"),
-        items("xattr with a long name", vec![with(file("home/a", "x"), |e| e.xattrs = vec![([b"user.", &[b'n'; 300][..]].concat(), vec![])])], "attribute's name"),
+        items(
+            "xattr with NUL",
+            vec![with(file("home/a", "x"), |e| e.xattrs = vec![(b"user.\0".to_vec(), vec![])])],
+            "attribute's name",
+        ),
+        items(
+            "xattr without name",
+            vec![with(file("home/a", "x"), |e| e.xattrs = vec![(vec![], vec![])])],
+            "attribute's name",
+        ),
+        items(
+            "xattr with a long name",
+            vec![with(file("home/a", "x"), |e| e.xattrs = vec![([b"user.", &[b'n'; 300][..]].concat(), vec![])])],
+            "attribute's name",
+        ),
         replace(
             "xattr twice",
             r#""size":9000"#,
@@ -225,19 +267,53 @@ fn contents_that_are_elsewhere() {
         items("at the very end", vec![with(file("home/a", "xy"), at(4095))], "outside the archive"),
         items("at another place", vec![with(file("home/a", "xy"), at(7))], "content of home/a is not what"),
         replace("no place", r#""at":"#, r#""ad":"#, "no place in the archive"),
-        items("wrong content", vec![with(file("home/a", "x"), |e| e.blake3 = [9; 32])], "content of home/a is not what"),
-        items("wrong content of nothing", vec![with(file("home/a", ""), |e| e.blake3 = [9; 32])], "content of home/a is not what"),
-        items("wrong content of a hole", vec![with(file("home/a", ""), |e| { e.size = 5; e.extents = Some(Vec::new()); })], "content of home/a is not what"),
+        items(
+            "wrong content",
+            vec![with(file("home/a", "x"), |e| e.blake3 = [9; 32])],
+            "content of home/a is not what",
+        ),
+        items(
+            "wrong content of nothing",
+            vec![with(file("home/a", ""), |e| e.blake3 = [9; 32])],
+            "content of home/a is not what",
+        ),
+        items(
+            "wrong content of a hole",
+            vec![with(file("home/a", ""), |e| {
+                e.size = 5;
+                e.extents = Some(Vec::new());
+            })],
+            "content of home/a is not what",
+        ),
         items("too long", vec![with(file("home/a", "x"), |e| e.size = 2)], "content of home/a is not what"),
         items("too long for the archive", vec![with(file("home/a", "x"), |e| e.size = 1 << 40)], "outside the archive"),
-        items("extents overlap", vec![with(file("home/a", &big), extents(&[(0, 4096), (4000, 100)]))], "overlap or leave"),
-        items("extents out of order", vec![with(file("home/a", &big), extents(&[(4096, 4096), (0, 4096)]))], "overlap or leave"),
+        items(
+            "extents overlap",
+            vec![with(file("home/a", &big), extents(&[(0, 4096), (4000, 100)]))],
+            "overlap or leave",
+        ),
+        items(
+            "extents out of order",
+            vec![with(file("home/a", &big), extents(&[(4096, 4096), (0, 4096)]))],
+            "overlap or leave",
+        ),
         items("extent behind the end", vec![with(file("home/a", &big), extents(&[(8192, 4096)]))], "overlap or leave"),
         items("extent overflows", vec![with(file("home/a", &big), extents(&[(u64::MAX, 2)]))], "overflows"),
-        items("extents that leave out data", vec![with(file("home/a", &big), extents(&[(0, 4096)]))], "content of home/a is not what"),
+        items(
+            "extents that leave out data",
+            vec![with(file("home/a", &big), extents(&[(0, 4096)]))],
+            "content of home/a is not what",
+        ),
         items(
             "sizes overflow together",
-            (0..3).map(|n| with(file(format!("home/{n}"), ""), |e| { e.size = (1 << 63) - 1; e.extents = Some(Vec::new()); })).collect(),
+            (0..3)
+                .map(|n| {
+                    with(file(format!("home/{n}"), ""), |e| {
+                        e.size = (1 << 63) - 1;
+                        e.extents = Some(Vec::new());
+                    })
+                })
+                .collect(),
             "too many bytes",
         ),
     ]);
@@ -288,8 +364,18 @@ fn headers_that_lie() {
         edit("too few directories", |d| d.header.counts.directories = 0, "as many entries as its header says"),
         edit("bytes", |d| d.header.bytes += 1, "as many bytes as its header says"),
         edit("tree digest", |d| d.header.tree = "0".repeat(64), "not those that its tree digest was made of"),
-        edit("an entry less", |d| { d.lines.pop(); d.header.counts.symlinks = 0; }, "not those that its tree digest was made of"),
-        Vector { kind: ErrorKind::Failed, ..edit("format", |d| d.header.format = 2, "of format 2, this program reads 1") },
+        edit(
+            "an entry less",
+            |d| {
+                d.lines.pop();
+                d.header.counts.symlinks = 0;
+            },
+            "not those that its tree digest was made of",
+        ),
+        Vector {
+            kind: ErrorKind::Failed,
+            ..edit("format", |d| d.header.format = 2, "of format 2, this program reads 1")
+        },
         replace("no format", r#""format":1"#, r#""form":1"#, "header is malformed"),
         edit("empty", |d| d.raw = Some(Vec::new()), "is empty"),
         edit("no newline", |d| d.raw = Some(b"{".to_vec()), "in the middle of a line"),
@@ -298,8 +384,22 @@ fn headers_that_lie() {
         edit("not age", |d| d.sealed = Some(b"not age".to_vec()), "is not an age file"),
         edit("nothing", |d| d.sealed = Some(Vec::new()), "is not an age file"),
         edit("empty age", |d| d.sealed = Some(sealed(&d.recipients, b"")), "truncated or altered"),
-        edit("cut short", |d| { let whole = manifest(d); d.sealed = Some(whole[..whole.len() - 20].to_vec()); }, "truncated or altered"),
-        edit("last line cut", |d| { let last = d.lines.last_mut().unwrap(); last.truncate(9); }, "is malformed"),
+        edit(
+            "cut short",
+            |d| {
+                let whole = manifest(d);
+                d.sealed = Some(whole[..whole.len() - 20].to_vec());
+            },
+            "truncated or altered",
+        ),
+        edit(
+            "last line cut",
+            |d| {
+                let last = d.lines.last_mut().unwrap();
+                last.truncate(9);
+            },
+            "is malformed",
+        ),
     ]);
 }
 
@@ -318,7 +418,14 @@ fn frame_tables_that_lie() {
         edit("gap in the volume", |d| d.header.frames[0].offset = 1, follow),
         edit("another volume", |d| d.header.frames[0].volume = 1, follow),
         edit("last volume", |d| d.header.frames[0].volume = u32::MAX, follow),
-        edit("overlap", |d| { let f = d.header.frames[0]; d.header.frames.push(f); }, follow),
+        edit(
+            "overlap",
+            |d| {
+                let f = d.header.frames[0];
+                d.header.frames.push(f);
+            },
+            follow,
+        ),
         edit("nothing in it", |d| d.header.frames[0].tar_length = 0, "impossible length"),
         edit("giant", |d| d.header.frames[0].tar_length = u32::MAX, "impossible length"),
         edit("over 16 MiB", |d| d.header.frames[0].tar_length = (16 << 20) + 1, "impossible length"),
@@ -331,7 +438,11 @@ fn frame_tables_that_lie() {
         edit("shorter tar", |d| d.header.frames[0].tar_length -= 512, "does not decompress to what"),
         edit("digest", |d| d.header.frames[0].blake3 = [0; 32], "not the one that the manifest lists"),
         edit("no frames", |d| d.header.frames.clear(), "volume without frames"),
-        edit("one volume more", |d| d.header.volumes.push(VolumePlace { header: 0, plain: 9 }), "volume without frames"),
+        edit(
+            "one volume more",
+            |d| d.header.volumes.push(VolumePlace { header: 0, plain: 9 }),
+            "volume without frames",
+        ),
         edit("no volumes", |d| d.header.volumes.clear(), "leaves its volume"),
         edit("volume longer", |d| d.header.volumes[0].plain += 1, "longer or shorter"),
         edit("volume larger than anything", |d| d.header.volumes[0].plain = u64::MAX, "longer or shorter"),
@@ -362,12 +473,37 @@ fn arm(d: &mut Draft, frame: &[u8], said: u32) {
 #[test]
 fn volumes_that_are_not_what_they_say() {
     check(vec![
-        edit("bomb beyond what it says", |d| { let n = d.header.frames[0].tar_length; arm(d, &bomb(n as usize + 1, false), n) }, "does not decompress to what"),
+        edit(
+            "bomb beyond what it says",
+            |d| {
+                let n = d.header.frames[0].tar_length;
+                arm(d, &bomb(n as usize + 1, false), n)
+            },
+            "does not decompress to what",
+        ),
         edit("bomb of 1 GiB", |d| arm(d, &bomb(1 << 30, false), 1 << 20), "does not decompress to what"),
-        edit("bomb of 1 GiB that hides its size", |d| arm(d, &bomb(1 << 30, true), 16 << 20), "does not decompress to what"),
+        edit(
+            "bomb of 1 GiB that hides its size",
+            |d| arm(d, &bomb(1 << 30, true), 16 << 20),
+            "does not decompress to what",
+        ),
         edit("bomb below what it says", |d| arm(d, &bomb(1 << 20, true), 16 << 20), "does not decompress to what"),
-        edit("zeros", |d| { let n = d.header.frames[0].tar_length; arm(d, &bomb(n as usize, false), n) }, "is not what the manifest says"),
-        edit("two frames as one", |d| { let two = [bomb(4096, false), bomb(4096, false)].concat(); arm(d, &two, 16 << 10) }, "does not decompress to what"),
+        edit(
+            "zeros",
+            |d| {
+                let n = d.header.frames[0].tar_length;
+                arm(d, &bomb(n as usize, false), n)
+            },
+            "is not what the manifest says",
+        ),
+        edit(
+            "two frames as one",
+            |d| {
+                let two = [bomb(4096, false), bomb(4096, false)].concat();
+                arm(d, &two, 16 << 10)
+            },
+            "does not decompress to what",
+        ),
         edit("not zstd", |d| arm(d, b"not zstd at all", 16 << 10), "does not decompress to what"),
         edit("not age", |d| d.volumes[0] = b"not age".to_vec(), "is not an age file"),
         edit("no bytes", |d| d.volumes[0].clear(), "is not an age file"),
@@ -391,7 +527,14 @@ fn volumes_that_are_not_what_they_say() {
             },
             "sealed to others than the manifest",
         ),
-        edit("cut", |d| { let n = d.volumes[0].len(); d.volumes[0].truncate(n - 1) }, "truncated or altered"),
+        edit(
+            "cut",
+            |d| {
+                let n = d.volumes[0].len();
+                d.volumes[0].truncate(n - 1)
+            },
+            "truncated or altered",
+        ),
         edit("a byte more", |d| d.volumes[0].push(0), "truncated or altered"),
     ]);
 }
@@ -428,12 +571,16 @@ fn manifests_without_end() {
 #[test]
 fn commits_that_lie() {
     let edit_commit = |name, from: &'static str, to: &'static str, says| {
-        edit(name, move |d: &mut Draft| {
-            d.commit = Box::new(move |text: String| {
-                assert!(text.contains(from), "{text}");
-                text.replacen(from, to, 1)
-            });
-        }, says)
+        edit(
+            name,
+            move |d: &mut Draft| {
+                d.commit = Box::new(move |text: String| {
+                    assert!(text.contains(from), "{text}");
+                    text.replacen(from, to, 1)
+                });
+            },
+            says,
+        )
     };
     check(vec![
         edit_commit("archive", "archive state", "archive secrets", "says another archive than its name"),
@@ -443,9 +590,17 @@ fn commits_that_lie() {
         edit_commit("negative seq", "seq ", "seq -", "is no number"),
         edit_commit("no life", "# life 365\n", "", "no `life`"),
         edit_commit("path in an object", "  000000.tar", "  ../000000.tar", "unknown name"),
-        edit_commit("object gone", " 000000.tar.zst.age\n# size", " 000001.tar.zst.age\n# size", "do not list the volumes in order"),
+        edit_commit(
+            "object gone",
+            " 000000.tar.zst.age\n# size",
+            " 000001.tar.zst.age\n# size",
+            "do not list the volumes in order",
+        ),
         edit_commit("size", "# size ", "# size 1", "wrong size"),
-        Vector { kind: ErrorKind::Failed, ..edit_commit("version", "commit 1", "commit 2", "of version 2, this program reads 1") },
+        Vector {
+            kind: ErrorKind::Failed,
+            ..edit_commit("version", "commit 1", "commit 2", "of version 2, this program reads 1")
+        },
     ]);
 }
 
@@ -464,12 +619,37 @@ fn archives_that_contradict_each_other() {
     together("secret through a symlink", vec![symlink("home/x", "/tmp")], vec![file("home/x/y", "s")], no_directory);
     together("secret below a file", vec![file("home/x", "1")], vec![file("home/x/y", "s")], no_directory);
     together("secret far below a file", vec![file("home/x", "1")], vec![file("home/x/y/z", "s")], no_directory);
-    together("state through a secret symlink", vec![file("home/x/y", "1")], vec![symlink("home/x", "/tmp")], no_directory);
+    together(
+        "state through a secret symlink",
+        vec![file("home/x/y", "1")],
+        vec![symlink("home/x", "/tmp")],
+        no_directory,
+    );
     let differ = "is a directory in one archive and none in the other";
-    together("secret directory, state link", vec![symlink("home/x", "/tmp")], vec![dir("home/x"), file("home/x/y", "s")], differ);
-    together("secret directory, state file", vec![file("home/x", "1")], vec![dir("home/x"), file("home/x/y", "s")], differ);
-    together("secret link, state directory", vec![dir("home/x"), file("home/x/y", "1")], vec![symlink("home/x", "/tmp")], differ);
-    together("home is a link", vec![file("home/x", "1")], vec![symlink("home", "/tmp")], "home of the manifest is no directory");
+    together(
+        "secret directory, state link",
+        vec![symlink("home/x", "/tmp")],
+        vec![dir("home/x"), file("home/x/y", "s")],
+        differ,
+    );
+    together(
+        "secret directory, state file",
+        vec![file("home/x", "1")],
+        vec![dir("home/x"), file("home/x/y", "s")],
+        differ,
+    );
+    together(
+        "secret link, state directory",
+        vec![dir("home/x"), file("home/x/y", "1")],
+        vec![symlink("home/x", "/tmp")],
+        differ,
+    );
+    together(
+        "home is a link",
+        vec![file("home/x", "1")],
+        vec![symlink("home", "/tmp")],
+        "home of the manifest is no directory",
+    );
 }
 
 /// What was state once and is a secret now comes back as the secret that it is.
@@ -502,7 +682,11 @@ fn the_secret_is_the_newer_word() {
 #[test]
 fn what_is_replaced_is_replaced_whole() {
     let (machine, forger) = a_machine();
-    forger.put(Archive::State, vec![dir("home/d"), file("home/d/f", "same"), file("home/x", "new"), hardlink("home/y", "home/x")], &|_| {});
+    forger.put(
+        Archive::State,
+        vec![dir("home/d"), file("home/d/f", "same"), file("home/x", "new"), hardlink("home/y", "home/x")],
+        &|_| {},
+    );
     let target = machine.target("target");
     let outside = machine.target("outside");
     std::fs::create_dir_all(target.join("home")).unwrap();

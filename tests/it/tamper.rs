@@ -59,7 +59,11 @@ impl Case {
         self.attempt_with(what, |_| {})
     }
 
-    fn attempt_with(&self, what: &str, change: impl FnOnce(&mut restore::Args)) -> Result<Vec<String>, lifeboat::Error> {
+    fn attempt_with(
+        &self,
+        what: &str,
+        change: impl FnOnce(&mut restore::Args),
+    ) -> Result<Vec<String>, lifeboat::Error> {
         let target = self.machine.target("attempt");
         let result = self.machine.try_restore(&target, change);
         let there = snapshot(&target);
@@ -88,7 +92,10 @@ impl Case {
         assert_eq!(error.kind(), Kind::Damaged, "{what}: {text}");
         let (whole, directory) = (object.to_str().unwrap(), object.parent().unwrap().to_str().unwrap());
         let name = object.file_name().unwrap().to_str().unwrap();
-        assert!(text.contains(whole) || (text.contains(directory) && (name.starts_with("commit") || text.contains(name))), "{what}: {text}");
+        assert!(
+            text.contains(whole) || (text.contains(directory) && (name.starts_with("commit") || text.contains(name))),
+            "{what}: {text}"
+        );
     }
 }
 
@@ -107,7 +114,8 @@ const EDGE: usize = 400;
 const STRIDE: usize = 997;
 
 fn positions(length: usize) -> impl Iterator<Item = usize> {
-    (0..length).filter(move |at| length < 16 * EDGE || *at < EDGE || *at >= length - EDGE / 4 || at.is_multiple_of(STRIDE))
+    (0..length)
+        .filter(move |at| length < 16 * EDGE || *at < EDGE || *at >= length - EDGE / 4 || at.is_multiple_of(STRIDE))
 }
 
 fn flip_all(archive: &str) {
@@ -166,7 +174,9 @@ fn every_byte_matters_below_the_checksums() {
             match case.attempt(&what) {
                 Ok(_) => panic!("{what}: was restored"),
                 // A header that names other recipients cannot be told from one for somebody else.
-                Err(e) if e.kind() == Kind::NoIdentity => assert!(at < 200 && name.starts_with("manifest"), "{what}: {}", said(&e)),
+                Err(e) if e.kind() == Kind::NoIdentity => {
+                    assert!(at < 200 && name.starts_with("manifest"), "{what}: {}", said(&e))
+                }
                 Err(e) => {
                     assert_eq!(e.kind(), Kind::Damaged, "{what}: {}", said(&e));
                     assert!(said(&e).contains(name), "{what}: {}", said(&e));
@@ -296,7 +306,8 @@ impl Case {
 
     fn status(&self, place: &str) -> (&'static str, String) {
         let id = place.rsplit('/').next().unwrap();
-        let row = self.machine.list().snapshots.into_iter().find(|r| id.starts_with(&r.id) && place.starts_with(r.archive));
+        let row =
+            self.machine.list().snapshots.into_iter().find(|r| id.starts_with(&r.id) && place.starts_with(r.archive));
         let row = row.unwrap_or_else(|| panic!("{place} is not listed"));
         (row.status, row.note.unwrap_or_default())
     }
@@ -405,18 +416,42 @@ fn replays_and_plants() {
     let far_id = SnapshotId::parse(far).unwrap();
     type Plant<'a> = (&'a str, Box<dyn Fn(&Case) + 'a>);
     let plants: Vec<Plant<'_>> = vec![
-        ("older one replayed under a newer id", Box::new(|c: &Case| c.plant(&state[0], &format!("state/monthly/{series}/{far}")))),
+        (
+            "older one replayed under a newer id",
+            Box::new(|c: &Case| c.plant(&state[0], &format!("state/monthly/{series}/{far}"))),
+        ),
         ("newest copied to 2099", Box::new(|c: &Case| c.plant(&state[1], &format!("state/monthly/{series}/{far}")))),
         ("bundle copied to 2099", Box::new(|c: &Case| c.plant(&secrets[0], &format!("secrets/{series}/{far}")))),
-        ("bundle copied to 2099, pinned", Box::new(|c: &Case| c.plant(&secrets[0], &format!("secrets-pinned/{series}/{far}")))),
-        ("signed by a stranger", Box::new(|_| {
-            strange.put_as(Archive::State, &far_id, u64::MAX / 2, vec![forge::file("home/agent/notes.md", "evil")], &|_| {});
-            strange.put_as(Archive::Secrets, &far_id, u64::MAX / 2, vec![forge::file("home/agent/.env", "evil")], &|_| {});
-        })),
-        ("only an empty commit", Box::new(|c: &Case| {
-            std::fs::create_dir_all(c.at(&format!("state/monthly/{series}/{far}"))).unwrap();
-            std::fs::write(c.at(&format!("state/monthly/{series}/{far}/commit")), "").unwrap();
-        })),
+        (
+            "bundle copied to 2099, pinned",
+            Box::new(|c: &Case| c.plant(&secrets[0], &format!("secrets-pinned/{series}/{far}"))),
+        ),
+        (
+            "signed by a stranger",
+            Box::new(|_| {
+                strange.put_as(
+                    Archive::State,
+                    &far_id,
+                    u64::MAX / 2,
+                    vec![forge::file("home/agent/notes.md", "evil")],
+                    &|_| {},
+                );
+                strange.put_as(
+                    Archive::Secrets,
+                    &far_id,
+                    u64::MAX / 2,
+                    vec![forge::file("home/agent/.env", "evil")],
+                    &|_| {},
+                );
+            }),
+        ),
+        (
+            "only an empty commit",
+            Box::new(|c: &Case| {
+                std::fs::create_dir_all(c.at(&format!("state/monthly/{series}/{far}"))).unwrap();
+                std::fs::write(c.at(&format!("state/monthly/{series}/{far}/commit")), "").unwrap();
+            }),
+        ),
     ];
     for (what, plant) in &plants {
         plant(&case);
@@ -457,7 +492,11 @@ fn a_hollow_pinned_copy() {
         std::fs::remove_file(case.at(&format!("{to}/{series}/{id}/000000.tar.zst.age"))).unwrap();
         case.attempt("an empty copy").unwrap_or_else(|e| panic!("{}", said(&e)));
         let size = std::fs::metadata(case.at(&format!("{from}/000000.tar.zst.age"))).unwrap().len();
-        std::fs::write(case.at(&format!("{to}/{series}/{id}/000000.tar.zst.age")), vec![0; usize::try_from(size).unwrap()]).unwrap();
+        std::fs::write(
+            case.at(&format!("{to}/{series}/{id}/000000.tar.zst.age")),
+            vec![0; usize::try_from(size).unwrap()],
+        )
+        .unwrap();
         case.attempt("a copy of the right size").unwrap_or_else(|e| panic!("{}", said(&e)));
         // A good copy does serve when the original is gone.
         case.reset();
@@ -496,7 +535,8 @@ fn what_was_removed_is_missed() {
     std::fs::remove_dir_all(case.at(&state[1])).unwrap();
     assert!(hidden().is_empty(), "{:?}", hidden());
     case.reset();
-    for (gone, what) in [(&state[0], "state archive"), (&secrets[1], "secrets bundle"), (&secrets[0], "secrets bundle")] {
+    for (gone, what) in [(&state[0], "state archive"), (&secrets[1], "secrets bundle"), (&secrets[0], "secrets bundle")]
+    {
         let id = gone.rsplit('/').next().unwrap();
         std::fs::remove_dir_all(case.at(gone)).unwrap();
         let found = hidden();
@@ -533,7 +573,11 @@ fn the_wrong_keys() {
     };
     let error = with_other_kit(false).unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged, "{}", said(&error));
-    assert!(said(&error).contains("by another key") && said(&error).contains("belongs to this series"), "{}", said(&error));
+    assert!(
+        said(&error).contains("by another key") && said(&error).contains("belongs to this series"),
+        "{}",
+        said(&error)
+    );
     let error = with_other_kit(true).unwrap_err();
     assert_eq!(error.kind(), Kind::NoIdentity, "{}", said(&error));
 
