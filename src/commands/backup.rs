@@ -18,6 +18,7 @@ use crate::model::commit::Reference;
 use crate::model::config::{Config, Origin, Sweep, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
+use crate::model::manifest::hex;
 use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
@@ -311,7 +312,7 @@ struct History {
 }
 
 impl History {
-    fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<History> {
+    fn of(run: &mut Run<'_>, events: &mut Events<'_>) -> Result<History> {
         if let Some(last_seq) = run.catalog.last_seq()? {
             let newest = |c: &Catalog, archive| c.newest(archive);
             let (state, secrets) = (newest(run.catalog, Archive::State)?, newest(run.catalog, Archive::Secrets)?);
@@ -319,6 +320,8 @@ impl History {
         }
         let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
             Ok(found) => found,
+            // A line that is down for a moment is no reason to begin a second chain beside the first.
+            Err(e) if !Store::is_refusal(&e) => return Err(e),
             Err(e) => {
                 // A credential that may only add cannot look; the clock then orders what is to come.
                 events(Event::Warning(format!("the catalog is new and the store cannot be listed: {e}")));
@@ -327,6 +330,9 @@ impl History {
         };
         let reference = |archive| snapshots::newest(&found, archive).and_then(snapshots::Found::reference);
         let seqs = found.iter().filter_map(|f| f.verified().map(|c| c.seq));
+        let newest = [Archive::State, Archive::Secrets].into_iter().filter_map(|a| snapshots::newest(&found, a));
+        let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, hex(&f.commit_sha256)))).collect();
+        run.catalog.adopt(&adopted)?;
         Ok(History {
             last_seq: seqs.max().unwrap_or(0),
             state: reference(Archive::State),

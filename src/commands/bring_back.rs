@@ -420,7 +420,7 @@ impl Part<'_> {
         })?;
         match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             Some(e) => Err(e),
-            None => Ok(()),
+            None => extractor.check_complete(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::session::{Configured, configuration, read_kit, signing_key_file};
+use super::session::{Configured, configuration, read_kit, signing_key, signing_key_file};
 use super::snapshots;
 use super::{Event, Events, Report};
 use crate::error::{At as _, Error, Result};
@@ -113,6 +113,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     check_names(args)?;
     let kit_path = args.kit.clone().unwrap_or_else(|| world.default_kit());
     if kit_path.exists() {
+        if args.kit.is_none() && interrupted(world, &kit_path) {
+            return continue_series(world, args, &kit_path, "new", events);
+        }
         if args.kit.is_none() {
             return Err(Error::failed(format!("there is a recovery kit already: {}", printable_path(&kit_path))).hint(
                 format!(
@@ -121,7 +124,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
                 ),
             ));
         }
-        return continue_series(world, args, &kit_path, events);
+        return continue_series(world, args, &kit_path, "continued", events);
     }
     let sources = sources(world, args)?;
     let series = args.name.clone().unwrap_or_else(|| config::series_from(&world.host_name));
@@ -132,11 +135,36 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 
     let signing = SigningKey::generate()?;
     let kit = new_kit(&series, &url, &signing);
-    // The kit first: a name that is claimed by a key nobody has could never be used again.
-    refuse_taken(&store, &series)?;
+    // What claims the name on the store comes after the keys are safe here: a key that was claimed and lost would block
+    // the name for ever, while what is here lets the same command go on where it was interrupted.
     write_kit(world, args, &kit, &kit_path)?;
-    claim(&store, &series, &signing.public())?;
+    write_signing_key(world, &signing)?;
+    if let Err(e) = claim(&store, &series, &signing.public()) {
+        if matches!(taken(&store, &series, &signing.public()), Ok(true)) {
+            // These keys opened nothing, and another name needs new ones.
+            std::fs::remove_file(&kit_path).at("remove", &kit_path)?;
+            let key = signing_key_file(&world.config_file());
+            std::fs::remove_file(&key).at("remove", &key)?;
+        }
+        return Err(e);
+    }
     finish(world, args, &kit, &signing, sources, "new", Some(&kit_path), events)
+}
+
+/// Whether kit and signing key are what an `init` wrote here that never came to its end.
+fn interrupted(world: &World, kit: &Path) -> bool {
+    let public = read_back(world, kit).ok().and_then(|k| k.signing_public);
+    let key = signing_key(world, &world.config_file()).ok();
+    key.is_some_and(|key| Some(key.public().to_base64()) == public)
+}
+
+fn write_signing_key(world: &World, signing: &SigningKey) -> Result<()> {
+    let file = world.config_file();
+    if let Some(parent) = file.parent() {
+        private_dir(parent)?;
+    }
+    let key_file = signing_key_file(&file);
+    if key_file.exists() { Ok(()) } else { write_private_file(&key_file, &signing.to_text()) }
 }
 
 fn new_kit(series: &str, url: &str, signing: &SigningKey) -> Kit {
@@ -242,20 +270,19 @@ fn store_url(world: &World, named: Option<&str>) -> Result<String> {
         .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
 }
 
-fn refuse_taken(store: &Store, series: &str) -> Result<()> {
-    if store.get_if_there(&public_key(series, 1), 4096)?.is_some() {
-        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
-            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
-    }
-    Ok(())
+/// Whether the name of the series belongs to another key.
+fn taken(store: &Store, series: &str, public: &PublicKey) -> Result<bool> {
+    let there = store.get_if_there(&public_key(series, 1), 4096)?;
+    Ok(there.is_some_and(|there| there != public.to_text().as_bytes()))
 }
 
 /// Puts the verification key where it claims the name of the series, and what a finder of the store needs.
 fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
     let key = public_key(series, 1);
     let put = store.put(&key, public.to_text().into_bytes());
-    if put.is_err() {
-        refuse_taken(store, series)?;
+    if put.is_err() && taken(store, series, public)? {
+        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
+            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
     }
     put?;
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
@@ -318,7 +345,13 @@ fn new_passphrase(world: &World) -> Result<SecretString> {
 }
 
 /// A new machine takes over: keys and recipients come from the kit.
-fn continue_series(world: &World, args: &Args, path: &Path, events: &mut Events<'_>) -> Result<Done> {
+fn continue_series(
+    world: &World,
+    args: &Args,
+    path: &Path,
+    what: &'static str,
+    events: &mut Events<'_>,
+) -> Result<Done> {
     let kit = read_back(world, path)?;
     let name = printable_path(path);
     let incomplete =
@@ -342,7 +375,7 @@ fn continue_series(world: &World, args: &Args, path: &Path, events: &mut Events<
     };
     claim(&store, &kit.series, &signing.public())?;
     let kit = Kit { store: url, ..kit };
-    finish(world, args, &kit, &signing, sources, "continued", Some(path), events)
+    finish(world, args, &kit, &signing, sources, what, Some(path), events)
 }
 
 /// What the old machine backed up, as its newest snapshot says, where nothing else was asked for.
@@ -390,13 +423,7 @@ fn finish(
     let file = world.config_file();
     let mut notes = Vec::new();
     let identity = if args.sealed { Identity::None } else { keep_identities(kit, &mut notes) };
-    if let Some(parent) = file.parent() {
-        private_dir(parent)?;
-    }
-    let key_file = signing_key_file(&file);
-    if !key_file.exists() {
-        write_private_file(&key_file, &signing.to_text())?;
-    }
+    write_signing_key(world, signing)?;
     let recipient = |o: &Option<Opening>| o.iter().map(|o| o.recipient.clone()).collect();
     let config = Config {
         name: kit.series.clone(),

@@ -158,11 +158,7 @@ impl<'a> Members<'a> {
                 Kind::Dir => self.directory(index, tar)?,
                 Kind::File => self.file(index, tar)?,
                 Kind::Symlink => self.symlink(index, tar)?,
-                Kind::Hardlink => {
-                    let path = self.scan.tree.path(index);
-                    let entry = self.linked(index);
-                    tar.whole(&path, &entry, &[])?;
-                }
+                Kind::Hardlink => self.hard_link(index, tar)?,
                 Kind::Missing => self.missing_from_scan(index),
                 Kind::Deleted => {}
             }
@@ -188,6 +184,22 @@ impl<'a> Members<'a> {
 
     fn root(&self, index: Index) -> &'a Root {
         &self.sources[self.scan.source_of(index)].root
+    }
+
+    /// A further name of a file, which shares the fate of that file: a link to what is not in the archive would make
+    /// all of it impossible to restore.
+    fn hard_link(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
+        let file = self.scan.file_of.get(&index).map(|file| self.scan.tree.entry(*file));
+        match file {
+            Some(file) if file.kind == Kind::Missing => self.unreadable(index, &file.reason),
+            Some(file) if file.kind != Kind::File => self.scan.tree.node_mut(index).kind = Kind::Deleted,
+            _ => {
+                let path = self.scan.tree.path(index);
+                let entry = self.linked(index);
+                tar.whole(&path, &entry, &[])?;
+            }
+        }
+        Ok(())
     }
 
     /// A hard link's header carries the metadata of its file.

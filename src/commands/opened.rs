@@ -1,12 +1,14 @@
 //! An archive that was chosen and opened: its commit, its manifest, and what they must agree on.
 
+use std::collections::HashMap;
+
 use super::session::sha256;
 use super::snapshots::{Found, Standing};
 use super::write_archive::Listing;
 use crate::error::{Error, Result};
 use crate::host::store::Store;
 use crate::model::commit::{Commit, Object};
-use crate::model::entry::Kind;
+use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::Header;
 use crate::model::path::printable;
 use crate::model::store_key::{MANIFEST, Place};
@@ -78,17 +80,20 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
 /// What stands in commit and manifest must be the same in both.
 fn agree(name: &str, commit: &Commit, header: &Header) -> Result<()> {
     let parent = commit.parent.as_ref().map(|p| p.id.to_string());
+    let generation = commit.generation.as_ref().map(ToString::to_string);
     let same = header.archive == commit.archive.word()
         && header.series == commit.series
         && header.id == commit.id.as_str()
         && header.seq == commit.seq
         && header.tier == commit.tier
+        && header.generation == generation
         && header.parent == parent
         && header.volumes.len() == commit.volumes().len();
     if same { Ok(()) } else { Err(Error::damaged(format!("{name} belongs to another commit than it stands beside"))) }
 }
 
-/// Refuses state and secrets that do not fit into one tree: something below what the other says is no directory.
+/// Refuses state and secrets that do not fit into one tree: something below what the other says is no directory, or a
+/// directory where the other has something else.
 ///
 /// # Errors
 /// [`Kind::Damaged`](crate::Kind::Damaged), naming the path.
@@ -102,7 +107,7 @@ pub fn check_together(state: &Tree, secrets: &Tree) -> Result<()> {
                 let found = children.find(other, ancestor).map(|i| other.node(i).kind);
                 if found.is_some_and(|k| !matches!(k, Kind::Dir | Kind::Missing | Kind::Deleted)) {
                     let (inner, outer) = (printable(&path), printable(ancestor));
-                    return Err(Error::damaged(format!(
+                    return Err(apart(format!(
                         "{inner} of one archive lies below {outer}, which the other says is no directory"
                     )));
                 }
@@ -110,7 +115,43 @@ pub fn check_together(state: &Tree, secrets: &Tree) -> Result<()> {
             }
         }
     }
+    let children = Children::of(state);
+    for index in secrets.indices() {
+        let path = secrets.path(index);
+        let Some(other) = children.find(state, &path) else { continue };
+        let kinds = (secrets.node(index).kind, state.node(other).kind);
+        if kinds.0 != Kind::Missing && kinds.1 != Kind::Missing && (kinds.0 == Kind::Dir) != (kinds.1 == Kind::Dir) {
+            return Err(apart(format!("{} is a directory in one archive and none in the other", printable(&path))));
+        }
+    }
     Ok(())
+}
+
+fn apart(message: String) -> Error {
+    Error::damaged(message).hint("restore them to two targets, one with --no-secrets and one with --secrets-only")
+}
+
+/// Makes a file of the first further name of each file that [`overridden`] takes away: the content is still wanted
+/// under the names that did not become secret.
+pub fn keep_further_names(state: &mut Tree, secrets: &Tree) {
+    let hidden = overridden(state, secrets);
+    let children = Children::of(state);
+    let mut heirs: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for index in state.indices() {
+        if hidden[index as usize] || state.node(index).kind != Kind::Hardlink {
+            continue;
+        }
+        let target = state.target(index).to_vec();
+        let Some(file) = children.find(state, &target).filter(|f| hidden[*f as usize]) else { continue };
+        let entry = match heirs.get(&target) {
+            Some(heir) => Entry { target: heir.clone(), ..state.entry(index) },
+            None => {
+                heirs.insert(target, state.path(index));
+                state.entry(file)
+            }
+        };
+        state.set_entry(index, &entry);
+    }
 }
 
 /// Paths of `state` that `secrets` has, too: the newer word about a file that became secret.
@@ -118,7 +159,7 @@ pub fn overridden(state: &Tree, secrets: &Tree) -> Vec<bool> {
     let children = Children::of(state);
     let mut out = vec![false; state.len()];
     for index in secrets.indices() {
-        if secrets.node(index).kind == Kind::Dir {
+        if matches!(secrets.node(index).kind, Kind::Dir | Kind::Missing) {
             continue;
         }
         if let Some(found) = children.find(state, &secrets.path(index)) {

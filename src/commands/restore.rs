@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::bring_back::{Goal, Plan};
-use super::opened::{Opened, open};
+use super::opened::{Opened, keep_further_names, open};
 use super::session::{Configured, Keys, configuration, signing_key};
 use super::snapshots::{self, Found, Standing, Wanted, choose};
 use super::{Event, Events, Report, bytes_text, count_text};
@@ -73,6 +73,8 @@ pub struct Done {
     pub state: Option<String>,
     /// The secrets bundle's id.
     pub secrets: Option<String>,
+    /// The bundle that the snapshot names, if neither it nor a newer one is on the store.
+    pub lost_bundle: Option<String>,
     /// Where it went.
     pub target: String,
     /// Entries brought back.
@@ -129,7 +131,9 @@ impl Report for Done {
     }
 
     fn problems(&self) -> Vec<String> {
-        self.missing.iter().map(|line| format!("missing: {line}")).collect()
+        let missing = self.missing.iter().map(|line| format!("missing: {line}"));
+        let lost = |id| format!("missing: secrets bundle {id}, which the snapshot names, is not on the store");
+        missing.chain(self.lost_bundle.iter().map(lost)).collect()
     }
 }
 
@@ -158,7 +162,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     }
     let found = snapshots::load(&store, &series, key.as_ref())?;
     warn(&found, world.now(), events);
-    let archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
+    let mut archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
+    if let [state, secrets] = &mut archives[..] {
+        keep_further_names(&mut state.tree, &secrets.tree);
+    }
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
     let layout = match &target {
@@ -178,6 +185,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         store: store.name(),
         state: id(Archive::State),
         secrets: id(Archive::Secrets),
+        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &found) },
         target: target.as_deref().map_or_else(|| "where it was".to_owned(), printable_path),
         restored: totals.restored,
         same: totals.same,
@@ -189,6 +197,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// The bundle that a restored state archive names, where neither it nor a newer one was there to restore.
+fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
+    let state = archives.iter().find(|a| a.commit.archive == Archive::State)?;
+    let bundle = state.commit.bundle.as_ref()?;
+    let named = |f: &Found| f.place.archive == Archive::Secrets && f.place.id == bundle.id && f.verified().is_some();
+    let newer = archives.iter().any(|a| a.commit.archive == Archive::Secrets && a.commit.seq > state.commit.seq);
+    (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
 /// Store and series: as told, else as the kit says, else as configured.

@@ -113,7 +113,11 @@ fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap
 }
 
 fn clone_error(e: &Error) -> Error {
-    Error::new(e.kind(), e.to_string())
+    let error = Error::new(e.kind(), e.to_string());
+    match e.advice() {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 fn check(
@@ -213,8 +217,8 @@ pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_u
         })
         .collect();
     let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| usable(f)).collect();
-    // Pinned copies are the same snapshot once more.
-    candidates.sort_by_key(|f| (seq(f), f.place.id.clone()));
+    // Pinned copies are the same snapshot once more, and anybody can put one beside it that lacks its volumes.
+    candidates.sort_by_key(|f| (seq(f), f.place.id.clone(), f.damage().is_none(), !f.place.is_pinned()));
     if let Wanted::Id(text) = wanted {
         let mut ids: Vec<&SnapshotId> = candidates.iter().map(|f| &f.place.id).collect();
         ids.dedup();
@@ -243,8 +247,14 @@ fn none(matching: &[&Found], of_kind: usize, archive: Archive) -> Error {
     match unverified {
         Some((found, why)) => {
             let (name, dir) = (archive.name(), found.place.directory());
-            Error::damaged(format!("no {name} verifies: {dir} is not used, {why}"))
-                .hint("check that the kit belongs to this series; --allow-unsigned restores it all the same")
+            let error = Error::new(why.kind(), format!("no {name} verifies: {dir} is not used, {why}"));
+            error.hint(
+                why.advice()
+                    .unwrap_or("check that the kit belongs to this series; --allow-unsigned restores it all the same"),
+            )
+        }
+        None if !matching.is_empty() => {
+            Error::not_there(format!("the only {} there is was never finished", archive.name()))
         }
         None if !matching.is_empty() => {
             Error::not_there(format!("the only {} there is was never finished", archive.name()))

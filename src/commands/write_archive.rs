@@ -331,6 +331,34 @@ impl Pending {
         Ok(out)
     }
 
+    /// Why it can never be finished, if that is so: its objects are not there any more, or not on this store, or something
+    /// else is where signature and commit belong.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn obstacle(&self, store: &Store) -> Result<Option<String>> {
+        let commit = Commit::parse(&self.text)?;
+        let listed = match store.list(&self.place.directory()) {
+            Err(e) if Store::is_refusal(&e) => return Ok(None),
+            listed => listed?,
+        };
+        let size = |name: &str| listed.iter().find(|l| l.key == self.place.object(name)).map(|l| l.size);
+        if let Some(object) = commit.objects.iter().find(|o| size(&o.name) != Some(o.size)) {
+            return Ok(Some(format!("its {} is not on the store", object.name)));
+        }
+        for (name, text) in [(SIGNATURE, &self.signature), (COMMIT, &self.text)] {
+            let there = if size(name).is_some() {
+                store.get_if_there(&self.place.object(name), text.len() as u64)?
+            } else {
+                None
+            };
+            if there.is_some_and(|there| there != text.as_bytes()) {
+                return Ok(Some(format!("somebody else put its {name}")));
+            }
+        }
+        Ok(None)
+    }
+
     /// Puts signature and commit, records the snapshot, and forgets the file.
     ///
     /// # Errors
@@ -346,10 +374,11 @@ impl Pending {
     }
 }
 
-/// Finishes what earlier runs signed. What was meant for another store is forgotten: its volumes are there, not here.
+/// Finishes what earlier runs signed. What can never be finished is told and given up, or whoever may put an object where
+/// a commit will be could stop all backups to come.
 ///
 /// # Errors
-/// When the pending files cannot be read, or the store or the catalog cannot be written.
+/// When the pending files or the store cannot be read or written: the next run tries again.
 pub fn settle(
     world: &World,
     series: &str,
@@ -359,9 +388,16 @@ pub fn settle(
 ) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
-        if pending.store != store.name() {
+        let obstacle = if pending.store == store.name() {
+            pending.obstacle(store)?
+        } else {
+            Some(format!("its volumes are on {}", pending.store))
+        };
+        if let Some(why) = obstacle {
             std::fs::remove_file(&pending.file).at("remove", &pending.file)?;
-            events(Event::Warning(format!("{name} was never finished on {}, and is given up", pending.store)));
+            events(Event::Warning(format!(
+                "{name}, which an earlier run signed, cannot be finished and is given up: {why}"
+            )));
             continue;
         }
         pending.finish(store, catalog)?;

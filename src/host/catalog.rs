@@ -110,10 +110,31 @@ impl Catalog {
     pub fn generation(&self) -> Result<Option<SnapshotId>> {
         let id: Option<String> = self
             .0
-            .query_row("select generation from snapshot where archive = 'state' order by seq limit 1", [], |r| r.get(0))
+            .query_row(
+                "select generation from snapshot where archive = 'state' and generation is not null
+                 order by seq limit 1",
+                [],
+                |r| r.get(0),
+            )
             .optional()
             .map_err(|e| cannot().because(e))?;
         Ok(id.as_deref().and_then(SnapshotId::parse))
+    }
+
+    /// Records what another catalog left on the store, all or nothing: whoever finds some of it here takes that for all
+    /// there is. It belongs to no generation of this catalog.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn adopt(&mut self, found: &[(&Commit, String)]) -> Result<()> {
+        self.0.execute_batch("begin immediate").map_err(|e| cannot().because(e))?;
+        let adopted = found.iter().try_for_each(|(commit, sha256)| {
+            let commit = Commit { generation: None, ..(*commit).clone() };
+            self.record(&commit, sha256)
+        });
+        let end = if adopted.is_ok() { "commit" } else { "rollback" };
+        self.0.execute_batch(end).map_err(|e| cannot().because(e))?;
+        adopted
     }
 
     /// Records a snapshot whose commit is on the store.

@@ -14,7 +14,7 @@ use super::at;
 use crate::model::entry::Kind;
 use crate::model::layout::Layout;
 use crate::model::path;
-use crate::model::tree::{Index, NONE, Tree};
+use crate::model::tree::{Children, Index, NONE, Tree};
 
 /// What has to happen to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,22 @@ pub fn compare(tree: &Tree, layout: &Layout, databases: &HashSet<Vec<u8>>) -> Re
         }
         out.push(fate);
     }
+    follow_files(tree, &mut out);
     Ok(out)
+}
+
+/// A hard link is in place only if its file is: one whose file is replaced would keep the old content.
+fn follow_files(tree: &Tree, fates: &mut [Fate]) {
+    let mut children = None;
+    for index in tree.indices().filter(|i| tree.node(*i).kind == Kind::Hardlink) {
+        let at = index as usize;
+        if fates[at] == Fate::Same {
+            let file = children.get_or_insert_with(|| Children::of(tree)).find(tree, tree.target(index));
+            if file.is_none_or(|f| fates[f as usize] != Fate::Same) {
+                fates[at] = Fate::Differs;
+            }
+        }
+    }
 }
 
 struct Target<'a> {
@@ -87,7 +102,26 @@ impl Target<'_> {
         }
     }
 
+    /// Whether something other than a directory stands above a root. A restore does not write through a link, so it
+    /// must not look through one either.
+    fn blocked(&self, path: &[u8]) -> Result<bool, Errno> {
+        let mut cuts = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        // The first component is the target's own `home` or `root`, which a person chose.
+        cuts.next();
+        for cut in cuts {
+            match self.stat(&path[..cut])? {
+                Some(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {}
+                Some(_) => return Ok(true),
+                None => break,
+            }
+        }
+        Ok(false)
+    }
+
     fn look(&self, tree: &Tree, index: Index, path: &[u8]) -> Result<Fate, Errno> {
+        if tree.node(index).parent == NONE && self.blocked(path)? {
+            return Ok(Fate::Differs);
+        }
         let Some(stat) = self.stat(path)? else { return Ok(Fate::New) };
         let there = FileType::from_raw_mode(stat.st_mode);
         let same = match tree.node(index).kind {

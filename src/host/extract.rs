@@ -56,6 +56,11 @@ pub struct Extractor<'a> {
     stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync),
     /// Files with content to extract, by their place in the tar.
     order: Vec<Index>,
+    /// For each of them, where the content of it and of all before it has ended. A manifest may let files share bytes,
+    /// and then the ends alone are in no order.
+    ends: Vec<u64>,
+    /// How many files there will be.
+    total: u64,
     parts: Mutex<HashMap<Index, Arc<Part>>>,
     ids: Mutex<Ids>,
     limits: &'a Limits,
@@ -71,10 +76,17 @@ impl<'a> Extractor<'a> {
         let mut order: Vec<Index> =
             tree.indices().filter(|i| tree.stored(*i).is_some_and(|s| s.1 > 0) && stage_of(*i).is_some()).collect();
         order.sort_unstable_by_key(|i| tree.stored(*i));
+        let mut ends: Vec<u64> = Vec::with_capacity(order.len());
+        for (at, length) in order.iter().filter_map(|i| tree.stored(*i)) {
+            ends.push(ends.last().map_or(0, |e| *e).max(at + length));
+        }
+        let total = tree.indices().filter(|i| tree.node(*i).kind == Kind::File && stage_of(*i).is_some()).count();
         Extractor {
             tree,
             stage_of,
             order,
+            ends,
+            total: total as u64,
             parts: Mutex::default(),
             ids: Mutex::default(),
             limits,
@@ -89,9 +101,24 @@ impl<'a> Extractor<'a> {
         self.order.get(first).is_some_and(|i| self.tree.stored(*i).is_some_and(|(at, _)| at < end))
     }
 
-    /// The first file whose content ends behind `start`.
+    /// The first file whose content may end behind `start`: all before it end there or earlier.
     fn first_after(&self, start: u64) -> usize {
-        self.order.partition_point(|i| self.tree.stored(*i).is_none_or(|(at, length)| at + length <= start))
+        self.ends.partition_point(|end| *end <= start)
+    }
+
+    /// Refuses to be done before every file is.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when the archive did not hold all that its manifest promised.
+    pub fn check_complete(&self) -> Result<()> {
+        let finished = self.finished.load(Ordering::Relaxed);
+        if finished == self.total {
+            return Ok(());
+        }
+        Err(Error::damaged(format!(
+            "the archive holds {finished} of the {} files that its manifest promises",
+            self.total
+        )))
     }
 
     /// Takes the tar bytes from `start` on.
@@ -104,6 +131,9 @@ impl<'a> Extractor<'a> {
             let Some((at, length)) = self.tree.stored(index) else { continue };
             if at >= end {
                 break;
+            }
+            if at + length <= start {
+                continue;
             }
             let (from, to) = (at.max(start), (at + length).min(end));
             let slice = |a: u64, b: u64| &tar[to_usize(a - start)..to_usize(b - start)];
@@ -208,11 +238,13 @@ impl<'a> Extractor<'a> {
     }
 
     fn finish(&self, index: Index, file: &File) -> Result<()> {
-        self.finished.fetch_add(1, Ordering::Relaxed);
         let entry = self.tree.entry(index);
         let archive = self.tree.node(index).archive;
         let ids = self.owner_ids(&entry);
-        apply(file, &entry, archive, ids, self.limits).map_err(|e| self.failed("set the metadata of", index, e.into()))
+        apply(file, &entry, archive, ids, self.limits)
+            .map_err(|e| self.failed("set the metadata of", index, e.into()))?;
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn owner_ids(&self, entry: &Entry) -> (u32, u32) {

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, mkdirat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::at;
@@ -59,13 +61,16 @@ impl Stage {
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
         }
-        if let Some(parent) = crate::model::path::parent(archive_path) {
-            self.make_dirs(parent)?;
+        // One after the other and not by recursion: a path may have more components than the stack has room for.
+        let mut dir = self.fd.try_clone().map_err(|_| Errno::MFILE)?;
+        for part in archive_path.split(|b| *b == b'/') {
+            match mkdirat(&dir, part, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            dir = at::open_dir(dir.as_fd(), part)?;
         }
-        match make(archive_path) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(e) => Err(e),
-        }
+        Ok(())
     }
 
     /// Creates a new file for an archive path whose directory is there.
@@ -95,20 +100,49 @@ impl Drop for Stage {
     }
 }
 
-/// Removes a directory even where modes in it forbid that to its owner.
+/// Removes a directory even where modes in it forbid that to its owner, and however deep it is: directories move up
+/// to its top one by one, so that neither paths nor recursion nor open files grow with depth.
 fn remove_tree(path: &Path) {
-    if std::fs::remove_dir_all(path).is_ok() {
-        return;
+    if let Ok(top) = at::open_root(path) {
+        // Whatever fails here can only be left behind for the next restore to try.
+        let mut moved = 0;
+        while empty_one_level(&top, &mut moved).unwrap_or(false) {}
     }
-    use std::os::unix::fs::PermissionsExt as _;
-    let mut pending = vec![path.to_owned()];
-    while let Some(dir) = pending.pop() {
-        // Whatever fails here fails again below, where it can only be left behind for the next restore to try.
-        drop(std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)));
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        pending.extend(entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+    drop(std::fs::remove_dir(path));
+}
+
+/// Removes everything in `top` but what its directories hold, which moves to `top`. `false` when nothing was left.
+fn empty_one_level(top: &OwnedFd, moved: &mut u64) -> Result<bool, Errno> {
+    let names = names(top)?;
+    for name in &names {
+        if !is_dir(top, name)? {
+            unlinkat(top, name, AtFlags::empty())?;
+            continue;
+        }
+        // The mode a directory was given may be that of a directory that nobody may change.
+        chmodat(top, name, Mode::RWXU, AtFlags::empty())?;
+        let dir = at::open_dir(top.as_fd(), name)?;
+        for child in self::names(&dir)? {
+            if is_dir(&dir, &child)? {
+                chmodat(&dir, &child, Mode::RWXU, AtFlags::empty())?;
+                *moved += 1;
+                renameat(&dir, &child, top, format!(".moved-{moved}"))?;
+            } else {
+                unlinkat(&dir, &child, AtFlags::empty())?;
+            }
+        }
+        unlinkat(top, name, AtFlags::REMOVEDIR)?;
     }
-    drop(std::fs::remove_dir_all(path));
+    Ok(!names.is_empty())
+}
+
+fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let all = Dir::read_from(dir)?.map(|e| e.map(|e| e.file_name().to_bytes().to_vec()));
+    all.filter(|n| !matches!(n.as_deref(), Ok(b"." | b".."))).collect()
+}
+
+fn is_dir(dir: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode).is_dir())
 }
 
 fn remove_dead(parent: &Path) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
@@ -194,6 +194,10 @@ impl Store {
     pub fn get_if_there(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
         let get = async {
             let meta = self.inner.head(&Key::from(key)).await?;
+            if meta.size == 0 {
+                // A range without bytes is an error, an object without bytes is none.
+                return Ok(Bytes::new());
+            }
             self.inner.get_range(&Key::from(key), 0..meta.size.min(limit.saturating_add(1))).await
         };
         match self.runtime.block_on(get) {
@@ -228,7 +232,12 @@ impl Store {
     /// When the store cannot be listed.
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let key = Key::from(prefix);
-        let list = self.inner.list(Some(&key)).map_ok(|m| Listed { key: m.location.to_string(), size: m.size });
+        // A name that cannot be a key is none of ours; on a local disk anybody may have left one.
+        let possible = |found: &Result<_, object_store::Error>| {
+            std::future::ready(!matches!(found, Err(object_store::Error::InvalidPath { .. })))
+        };
+        let list = self.inner.list(Some(&key)).filter(possible);
+        let list = list.map_ok(|m| Listed { key: m.location.to_string(), size: m.size });
         self.runtime.block_on(list.try_collect()).map_err(|e| self.failure("list", prefix, e))
     }
 
@@ -241,6 +250,23 @@ impl Store {
         let list = self.inner.list_with_delimiter(Some(&key));
         let found = self.runtime.block_on(list).map_err(|e| self.failure("list", prefix, e))?;
         Ok(found.common_prefixes.into_iter().map(|p| p.to_string()).collect())
+    }
+
+    /// Whether `error` says that the store does not permit something, rather than that it failed: a credential that may
+    /// only add objects cannot look at them.
+    pub fn is_refusal(error: &Error) -> bool {
+        use object_store::Error as E;
+        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<E>());
+        let refusals = |e: &E| {
+            matches!(
+                e,
+                E::PermissionDenied { .. }
+                    | E::Unauthenticated { .. }
+                    | E::NotSupported { .. }
+                    | E::NotImplemented { .. }
+            )
+        };
+        cause.is_some_and(refusals)
     }
 
     fn failure(&self, verb: &str, key: &str, e: object_store::Error) -> Error {

@@ -2,6 +2,13 @@
 
 use crate::error::{Error, Result};
 
+/// The longest text of a symbolic link that a reader accepts, in bytes: what Linux holds.
+pub const LINK_BYTES_MAX: usize = 4095;
+/// The longest name of an extended attribute that a reader accepts, in bytes.
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// The largest file that a reader accepts, in bytes: what an offset can address.
+pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -152,7 +159,8 @@ impl Entry {
         }
     }
 
-    /// Checks what the types cannot: extents in order, inside the file, and consistent with what is stored.
+    /// Checks what the types cannot: extents in order, inside the file, and consistent with what is stored; link texts
+    /// and attribute names that a system could hold.
     ///
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged) without the path, which the caller knows.
@@ -160,6 +168,13 @@ impl Entry {
         if self.mode > 0o7777 {
             return Err(Error::damaged("its mode has unknown bits"));
         }
+        if self.size > FILE_BYTES_MAX {
+            return Err(Error::damaged("it is larger than a file can be"));
+        }
+        if self.kind == Kind::Symlink {
+            check_link(&self.target)?;
+        }
+        check_xattrs(&self.xattrs)?;
         let mut end = 0;
         for (offset, length) in self.extents.iter().flatten() {
             let stop = offset.checked_add(*length).ok_or_else(|| Error::damaged("an extent overflows"))?;
@@ -173,6 +188,31 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+fn check_link(target: &[u8]) -> Result<()> {
+    if target.is_empty() {
+        return Err(Error::damaged("its target is empty"));
+    }
+    if target.len() > LINK_BYTES_MAX {
+        return Err(Error::damaged(format!("its target is longer than {LINK_BYTES_MAX} bytes")));
+    }
+    if target.contains(&0) {
+        return Err(Error::damaged("its target contains a NUL byte"));
+    }
+    Ok(())
+}
+
+/// Attributes are sorted by name; equal names would leave open which one is meant.
+fn check_xattrs(xattrs: &[Xattr]) -> Result<()> {
+    let impossible = |name: &[u8]| name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0);
+    if xattrs.iter().any(|(name, _)| impossible(name)) {
+        return Err(Error::damaged("an attribute's name is empty, too long, or contains a NUL byte"));
+    }
+    if xattrs.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err(Error::damaged("it has an attribute twice"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -411,14 +411,23 @@ pub struct Loader {
     /// The entries whose paths are prefixes of the last one's, bytewise: its listed ancestors are among them.
     open: Vec<(Vec<u8>, Index)>,
     tar_bytes: u64,
+    full: bool,
     counts: Counts,
+    bytes: u64,
 }
 
 impl Loader {
     /// A loader for the entries below `header`.
     pub fn new(archive: Archive, header: &Header) -> Self {
-        let tar_bytes = header.tar_bytes();
-        Loader { tree: Tree::new(), archive, open: Vec::new(), tar_bytes, counts: Counts::default() }
+        Loader {
+            tree: Tree::new(),
+            archive,
+            open: Vec::new(),
+            tar_bytes: header.tar_bytes(),
+            full: header.parent.is_none(),
+            counts: Counts::default(),
+            bytes: 0,
+        }
     }
 
     /// Takes the next line.
@@ -441,9 +450,21 @@ impl Loader {
         if name.len() > usize::from(u16::MAX) {
             return refuse("has too long a name");
         }
-        let end = entry.at.map_or(Some(0), |at| at.checked_add(entry.stored()));
-        if end.is_none_or(|end| end > self.tar_bytes) {
-            return refuse("lies outside the archive");
+        if matches!(&path[..], b"home" | b"root") && !matches!(entry.kind, Kind::Dir | Kind::Missing) {
+            // Everything else is placed below them.
+            return refuse("is no directory");
+        }
+        if entry.kind == Kind::Deleted && self.full {
+            return refuse("is deleted, in a full");
+        }
+        if entry.kind == Kind::File {
+            let Some(bytes) = self.bytes.checked_add(entry.size) else { return refuse("makes too many bytes") };
+            self.bytes = bytes;
+        }
+        if let Some(at) = entry.at {
+            if at.checked_add(entry.stored()).is_none_or(|end| end > self.tar_bytes) {
+                return refuse("lies outside the archive");
+            }
         }
         let index = self.tree.push(parent, name, entry.kind, self.archive);
         self.tree.set_entry(index, &entry);
@@ -459,6 +480,10 @@ impl Loader {
     fn parent_of(&self, path: &[u8]) -> Result<Index> {
         let within = |open: &[u8]| path.strip_prefix(open).is_some_and(|rest| rest.first() == Some(&b'/'));
         let Some((ancestor, index)) = self.open.iter().rev().find(|(open, _)| within(open)) else { return Ok(NONE) };
+        if self.tree.node(*index).kind == Kind::Missing {
+            // A directory that could not be read may hold another source that could.
+            return Ok(NONE);
+        }
         if self.tree.node(*index).kind != Kind::Dir {
             let names = (path::printable(path), path::printable(ancestor));
             return Err(Error::damaged(format!(
@@ -476,6 +501,9 @@ impl Loader {
     pub fn finish(self, header: &Header) -> Result<Tree> {
         if self.counts != header.counts {
             return Err(Error::damaged("the manifest does not list as many entries as its header says"));
+        }
+        if self.bytes != header.bytes {
+            return Err(Error::damaged("the manifest's files are not as many bytes as its header says"));
         }
         let links: Vec<Index> = self.tree.indices().filter(|i| self.tree.node(*i).kind == Kind::Hardlink).collect();
         if !links.is_empty() {

@@ -144,6 +144,11 @@ impl Place {
         Place { archive: Archive::Secrets, tier: None, series: series.to_owned(), id: id.clone(), parent: None }
     }
 
+    /// Whether it is a pinned copy.
+    pub fn is_pinned(&self) -> bool {
+        self.tier.as_deref() == Some(PINNED)
+    }
+
     /// The key prefix of the directory, without a slash at the end.
     pub fn directory(&self) -> String {
         let Place { series, id, .. } = self;

@@ -5,6 +5,9 @@
 //! comes from a pool of fixed size, so memory does not depend on the size of the archive. A compressor takes an output
 //! buffer before it takes a piece: were it the other way round, finished frames that wait for an earlier one could
 //! hold all buffers, and the earlier one would wait for ever.
+//!
+//! When a stage fails, its neighbours must not wait for it: who reads a channel owns its end, so that it closes with the
+//! last reader, and a compressor that fails says so to the sealer, which would miss its frame for ever.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -123,12 +126,10 @@ pub fn write<T>(
                 let (job_rx, spare_rx) = (Arc::clone(&job_rx), Arc::clone(&spare_rx));
                 let (level, checker) = (options.level, checker.as_ref());
                 scope.spawn(move || {
-                    let result = compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx);
-                    if result.is_err() {
-                        // The sealer would wait for the frame that is missing, and the others for its buffers.
-                        drop(frame_tx.send(Err(stopped())));
-                    }
-                    result
+                    let mut alarm = Alarm { out: frame_tx.clone(), armed: true };
+                    let done = compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx);
+                    alarm.armed = done.is_err();
+                    done
                 })
             })
             .collect();
@@ -331,6 +332,21 @@ impl TarWriter {
         self.member(tar_member::END.len() as u64)?;
         self.write(&tar_member::END)?;
         self.cut()
+    }
+}
+
+/// Tells the sealer that a compressor ended without being done, even by a panic.
+struct Alarm {
+    out: Sender<Result<Done>>,
+    armed: bool,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if self.armed {
+            // Where the sealer is gone, too, it need not be told.
+            drop(self.out.send(Err(stopped())));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ const OCTAL11_MAX: u64 = 0o77_777_777_777;
 pub fn header(path: &[u8], entry: &Entry, stored: u64) -> Vec<u8> {
     let mut records = Vec::new();
     let mut block = Header::new_ustar();
-    let map = entry.extents.as_deref().map(sparse_map).unwrap_or_default();
+    let map = entry.extents.as_deref().map(|e| sparse_map(e, entry.size)).unwrap_or_default();
     let size = stored + u64::try_from(map.len()).expect("a map fits in memory");
 
     let mut name = path.to_vec();
@@ -161,10 +161,12 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
 }
 
 /// The map at the start of a sparse member's data. A file that ends in a hole gets an empty extent at its end, which
-/// is how GNU tar writes it.
-fn sparse_map(extents: &[Extent]) -> Vec<u8> {
-    let mut out = format!("{}\n", extents.len());
-    for (offset, length) in extents {
+/// is how GNU tar writes it: when it reads, it makes a file as long as its last extent reaches.
+fn sparse_map(extents: &[Extent], size: u64) -> Vec<u8> {
+    let ends = extents.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
+    let end = (ends < size).then_some((size, 0));
+    let mut out = format!("{}\n", extents.len() + usize::from(end.is_some()));
+    for (offset, length) in extents.iter().chain(&end) {
         out.push_str(&format!("{offset}\n{length}\n"));
     }
     let mut out = out.into_bytes();
@@ -186,6 +188,14 @@ mod tests {
             let text = String::from_utf8(out.clone()).unwrap();
             assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), out.len());
         }
+    }
+
+    #[test]
+    fn a_hole_at_the_end_has_an_extent() {
+        let text = |map: Vec<u8>| String::from_utf8(map).unwrap().trim_end_matches('\0').to_owned();
+        assert_eq!(text(sparse_map(&[], 9000)), "1\n9000\n0\n");
+        assert_eq!(text(sparse_map(&[(4096, 10)], 9000)), "2\n4096\n10\n9000\n0\n");
+        assert_eq!(text(sparse_map(&[(0, 10), (4096, 4904)], 9000)), "2\n0\n10\n4096\n4904\n");
     }
 
     #[test]

@@ -25,3 +25,18 @@ mod list;
 
 /// The spine: what was backed up comes back.
 mod roundtrip;
+
+/// Archives forged by somebody who holds the keys, and other tools of attackers.
+mod forge;
+
+/// What a malicious holder of the keys could sign: each refused, and nothing written.
+mod hostile;
+
+/// What somebody with write access to the store could do to it.
+mod tamper;
+
+/// What fails at the worst moment: operations of the store, the process, the disk.
+mod faults;
+
+/// Stores of earlier versions still open.
+mod golden;
