@@ -12,7 +12,7 @@ use super::members::database_paths;
 use super::opened::{Opened, check_together, overridden};
 use super::{Event, Events, bytes_text};
 use crate::error::{At as _, Error, Kind as ErrorKind, Result};
-use crate::host::compare::{Fate, case_collisions, compare, free_bytes, nearest_directory};
+use crate::host::compare::{Fate, LinksAbove, case_collisions, compare, free_bytes, nearest_directory};
 use crate::host::extract::{Extractor, Limits, failed};
 use crate::host::links::{self, LinkTarget};
 use crate::host::metadata::Ids;
@@ -89,7 +89,8 @@ impl<'a> Plan<'a> {
         let mut parts = Vec::new();
         for archive in archives {
             let databases = database_paths(&archive.header.databases);
-            let fates = compare(&archive.tree, &goal.layout, &databases)
+            let links = if goal.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
+            let fates = compare(&archive.tree, &goal.layout, links, &databases)
                 .map_err(|(path, e)| failed("look at", &path, e.into()))?;
             let stage = vec![NOWHERE; archive.tree.len()];
             parts.push(Part { archive, fates, stage, databases });

@@ -135,6 +135,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 
     let signing = SigningKey::generate()?;
     let kit = new_kit(&series, &url, &signing);
+    if taken(&store, &series, &signing.public())? {
+        return Err(is_taken(&series));
+    }
     // What claims the name on the store comes after the keys are safe here: a key that was claimed and lost would block
     // the name for ever, while what is here lets the same command go on where it was interrupted.
     write_kit(world, args, &kit, &kit_path)?;
@@ -270,6 +273,11 @@ fn store_url(world: &World, named: Option<&str>) -> Result<String> {
         .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
 }
 
+fn is_taken(series: &str) -> Error {
+    Error::failed(format!("the series {series} is taken on this store by another key"))
+        .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`")
+}
+
 /// Whether the name of the series belongs to another key.
 fn taken(store: &Store, series: &str, public: &PublicKey) -> Result<bool> {
     let there = store.get_if_there(&public_key(series, 1), 4096)?;
@@ -281,8 +289,7 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
     let key = public_key(series, 1);
     let put = store.put(&key, public.to_text().into_bytes());
     if put.is_err() && taken(store, series, public)? {
-        return Err(Error::failed(format!("the series {series} is taken on this store by another key"))
-            .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`"));
+        return Err(is_taken(series));
     }
     put?;
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {

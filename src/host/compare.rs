@@ -31,18 +31,28 @@ pub enum Fate {
     Overridden,
 }
 
+/// What to think of a symbolic link above everything that an archive names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinksAbove {
+    /// It is how this machine is laid out: what it leads to is the place.
+    Followed,
+    /// It would lead out of the target that was named: it is in the way.
+    Refused,
+}
+
 /// Compares every entry of `tree` with what `layout` has in its place.
 ///
 /// # Errors
 /// When the target cannot be looked at; the path comes with it.
-pub fn compare(tree: &Tree, layout: &Layout, databases: &HashSet<Vec<u8>>) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
+pub fn compare(
+    tree: &Tree,
+    layout: &Layout,
+    links: LinksAbove,
+    databases: &HashSet<Vec<u8>>,
+) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
     let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
-    let target = Target { root, layout, databases };
+    let target = Target { root, layout, links, databases };
     let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
-    let linked: HashSet<&[u8]> =
-        tree.indices().filter(|i| tree.node(*i).kind == Kind::Hardlink).map(|i| tree.target(i)).collect();
-    // Files with further names that have to be made, or made anew; they come before those names.
-    let mut anew: HashSet<Vec<u8>> = HashSet::new();
     for index in tree.indices() {
         let node = tree.node(index);
         let fate = if node.kind == Kind::Missing {
@@ -52,18 +62,8 @@ pub fn compare(tree: &Tree, layout: &Layout, databases: &HashSet<Vec<u8>>) -> Re
             Fate::New
         } else {
             let path = tree.path(index);
-            match target.look(tree, index, &path).map_err(|e| (path, e))? {
-                // It is a name of the file as it was.
-                Fate::Same if node.kind == Kind::Hardlink && anew.contains(tree.target(index)) => Fate::Differs,
-                fate => fate,
-            }
+            target.look(tree, index, &path).map_err(|e| (path, e))?
         };
-        if node.kind == Kind::File && fate != Fate::Same && !linked.is_empty() {
-            let path = tree.path(index);
-            if linked.contains(&path[..]) {
-                anew.insert(path);
-            }
-        }
         out.push(fate);
     }
     follow_files(tree, &mut out);
@@ -87,6 +87,7 @@ fn follow_files(tree: &Tree, fates: &mut [Fate]) {
 struct Target<'a> {
     root: OwnedFd,
     layout: &'a Layout,
+    links: LinksAbove,
     databases: &'a HashSet<Vec<u8>>,
 }
 
@@ -102,8 +103,7 @@ impl Target<'_> {
         }
     }
 
-    /// Whether something other than a directory stands above a root. A restore does not write through a link, so it
-    /// must not look through one either.
+    /// Whether something other than a directory stands above a root.
     fn blocked(&self, path: &[u8]) -> Result<bool, Errno> {
         let mut cuts = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
         // The first component is the target's own `home` or `root`, which a person chose.
@@ -119,7 +119,7 @@ impl Target<'_> {
     }
 
     fn look(&self, tree: &Tree, index: Index, path: &[u8]) -> Result<Fate, Errno> {
-        if tree.node(index).parent == NONE && self.blocked(path)? {
+        if self.links == LinksAbove::Refused && tree.node(index).parent == NONE && self.blocked(path)? {
             return Ok(Fate::Differs);
         }
         let Some(stat) = self.stat(path)? else { return Ok(Fate::New) };

@@ -461,10 +461,9 @@ impl Loader {
             let Some(bytes) = self.bytes.checked_add(entry.size) else { return refuse("makes too many bytes") };
             self.bytes = bytes;
         }
-        if let Some(at) = entry.at {
-            if at.checked_add(entry.stored()).is_none_or(|end| end > self.tar_bytes) {
-                return refuse("lies outside the archive");
-            }
+        let end = entry.at.map_or(Some(0), |at| at.checked_add(entry.stored()));
+        if end.is_none_or(|end| end > self.tar_bytes) {
+            return refuse("lies outside the archive");
         }
         let index = self.tree.push(parent, name, entry.kind, self.archive);
         self.tree.set_entry(index, &entry);

@@ -82,17 +82,30 @@ fn nothing_is_ever_overwritten() {
     init(&machine, |a| (a.sealed, a.name, a.store) = (false, Some("testhost".into()), Some(store))).unwrap();
     assert_eq!(kept(&machine), before);
 
-    // Without the configuration: a kit or a key alone stops it, too.
-    std::fs::remove_file(machine.world.config_file()).unwrap();
+    // Without the configuration: a kit and a key that belong together are those of an `init` that was interrupted.
     let source = vec![machine.home("agent")];
+    let configuration = std::fs::read(machine.world.config_file()).unwrap();
+    std::fs::remove_file(machine.world.config_file()).unwrap();
+    init(&machine, |a| a.sources = source.clone()).unwrap();
+    assert_eq!(std::fs::read(machine.world.config_file()).unwrap(), configuration);
+    assert_eq!(kept(&machine), before);
+
+    // A kit or a key alone stops it.
+    std::fs::remove_file(machine.world.config_file()).unwrap();
+    let key = machine.world.config_file().with_file_name("signing.key");
+    let hidden = machine.root().join("hidden.key");
+    std::fs::rename(&key, &hidden).unwrap();
     let error = init(&machine, |a| a.sources = source.clone()).unwrap_err();
     assert!(error.to_string().starts_with("there is a recovery kit already"), "{error}");
+    std::fs::rename(&hidden, &key).unwrap();
     let other_kit = machine.root().join("kit2.txt");
     let error = init(&machine, |a| (a.sources, a.kit) = (source.clone(), Some(other_kit.clone()))).unwrap_err();
     assert!(error.to_string().contains("is there without a configuration"), "{error}");
     assert!(!other_kit.exists());
+    std::fs::rename(&key, &hidden).unwrap();
     let error = machine.try_backup().unwrap_err();
     assert!(error.to_string().starts_with("there is a recovery kit already"), "{error}");
+    std::fs::rename(&hidden, &key).unwrap();
     for (file, bytes) in before.iter().filter(|(f, _)| f.exists()) {
         assert_eq!(&std::fs::read(file).unwrap(), bytes);
     }
