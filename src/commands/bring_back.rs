@@ -239,13 +239,19 @@ impl<'a> Plan<'a> {
         for stage in &stages {
             self.check_case(stage)?;
         }
-        for part in &self.parts {
-            part.directories(&stages)?;
-            part.files(&stages, world, store, limits, events)?;
-        }
-        for part in &self.parts {
-            part.links(&stages, &self.goal.layout, limits)?;
-        }
+        std::thread::scope(|scope| {
+            let proof = scope.spawn(|| self.parts.iter().try_for_each(|part| part.archive.check_digest()));
+            for part in &self.parts {
+                part.directories(&stages)?;
+                part.files(&stages, world, store, limits, events)?;
+            }
+            for part in &self.parts {
+                part.links(&stages, &self.goal.layout, limits)?;
+            }
+            proof
+                .join()
+                .unwrap_or_else(|_| Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat")))
+        })?;
         world.check_stop()?;
         let replace = if self.goal.overwrite { Replace::Different } else { Replace::Nothing };
         let how = How { replace, above: self.above() };
@@ -377,7 +383,10 @@ impl Part<'_> {
         let stage_of = |i: Index| self.stage_of(stages, i);
         let extractor = Extractor::new(tree, &stage_of, limits);
         extractor.empty_files()?;
+        // From the end: databases come last in an archive, and when the last piece of a large file is there all of it is
+        // hashed once more, which should not be what everybody waits for.
         let needed: Vec<usize> = (0..header.volumes.len())
+            .rev()
             .filter(|v| {
                 let mut frames = header.frames.iter().filter(|f| f.volume as usize == *v);
                 frames.any(|f| extractor.needs(f.tar_offset, f.tar_offset + u64::from(f.tar_length)))

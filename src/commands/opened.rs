@@ -30,6 +30,23 @@ pub struct Opened {
     pub identities: Identities,
 }
 
+impl Opened {
+    /// Refuses a manifest whose entries are not those that its tree digest was made of. It takes a moment that a restore
+    /// spends on its first volumes, so nobody waits for it; nothing appears at the target before it has passed.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged).
+    pub fn check_digest(&self) -> Result<()> {
+        let read = |i| Ok(self.tree.entry(i));
+        let listing = Listing::of(&self.tree, self.commit.archive, &read, &mut |_, _| Ok(()));
+        if listing.is_ok_and(|l| l.digest == self.header.tree) {
+            return Ok(());
+        }
+        let name = self.place.object(MANIFEST);
+        Err(Error::damaged(format!("the entries of {name} are not those that its tree digest was made of")))
+    }
+}
+
 /// Reads an object and refuses it unless it is the one that the commit lists.
 ///
 /// # Errors
@@ -70,10 +87,6 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
         .hint("use a newer lifeboat, or recover.sh from the store"));
     }
     drop(manifest);
-    let listing = Listing::of(&tree, commit.archive, &|i| Ok(tree.entry(i)));
-    if listing.map_or(true, |l| l.digest != header.tree) {
-        return Err(Error::damaged(format!("the entries of {name} are not those that its tree digest was made of")));
-    }
     Ok(Opened { place, commit, header, tree, identities })
 }
 

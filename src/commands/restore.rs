@@ -175,7 +175,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     events(Event::Phase("restoring"));
     let plan = Plan::make(&archives, Goal { layout, target: target.as_deref(), overwrite: args.overwrite })?;
     let limits = Limits::default();
-    if !args.dry_run {
+    if args.dry_run {
+        archives.iter().try_for_each(Opened::check_digest)?;
+    } else {
         plan.carry_out(world, &store, &limits, events)?;
     }
     let id = |archive| archives.iter().find(|a| a.commit.archive == archive).map(|a| a.commit.id.to_string());

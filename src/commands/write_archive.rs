@@ -22,7 +22,7 @@ use crate::model::tree::{Index, NONE, Tree};
 use crate::model::tree_digest::TreeDigest;
 use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
-use crate::stream::manifest_file;
+use crate::stream::manifest_file::{self, Lines};
 use crate::stream::sign::SigningKey;
 
 /// The name and version of this program, as manifests record it.
@@ -109,12 +109,18 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         run.world.check_stop()?;
         run.store.put(&place.object(name), bytes).map(|_| ())
     };
-    let members = Members::new(run.world, terms.archive, scan, run.sources, run.staging, events);
-    let (outcome, written) = archive_writer::write(&options, &recipients, &put, |tar| members.write(tar))?;
-
-    let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
-    let read = |i: Index| contents.entry(&scan.tree, i);
-    let listing = Listing::of(&scan.tree, terms.archive, &read).map_err(lost)?;
+    let ((outcome, listing, lines), written) = archive_writer::write(&options, &recipients, &put, |tar| {
+        let members = Members::new(run.world, terms.archive, &mut *scan, run.sources, run.staging, &mut *events);
+        let outcome = members.write(tar)?;
+        tar.finish()?;
+        // The last frames are still being compressed and stored.
+        let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
+        let read = |i: Index| contents.entry(&scan.tree, i);
+        let mut lines = Lines::new().map_err(lost)?;
+        let each = &mut |path: &[u8], entry: &Entry| lines.add(path, entry);
+        let listing = Listing::of(&scan.tree, terms.archive, &read, each).map_err(lost)?;
+        Ok((outcome, listing, lines))
+    })?;
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
         format: manifest::FORMAT,
@@ -140,9 +146,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         volumes,
         frames,
     };
-    let manifest = manifest_file::write(&header, &recipients, options.pad, &mut |each| {
-        listing.order.iter().try_for_each(|i| each(&scan.tree.path(*i), &read(*i)?))
-    })?;
+    let manifest = manifest_file::write(&header, &recipients, options.pad, lines)?;
     let (size, sha256) = measure(&manifest);
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
@@ -222,8 +226,6 @@ fn sources_of(described: &[manifest::Source], scan: &Scan, archive: Archive) -> 
 
 /// What a manifest lists, in order, and its digest.
 pub struct Listing {
-    /// Ascending bytewise by path.
-    pub order: Vec<Index>,
     /// How many of each kind.
     pub counts: Counts,
     /// Bytes of content.
@@ -233,14 +235,15 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Lists the entries of `archive`.
+    /// Lists the entries of `archive` and shows each, ascending bytewise by path.
     ///
     /// # Errors
-    /// Those of `read`, which gives the whole entry.
+    /// Those of `read`, which gives the whole entry, and of `each`.
     pub fn of(
         tree: &Tree,
         archive: Archive,
         read: &dyn Fn(Index) -> std::io::Result<Entry>,
+        each: &mut dyn FnMut(&[u8], &Entry) -> std::io::Result<()>,
     ) -> std::io::Result<Listing> {
         let mut order = tree.sorted();
         order.retain(|i| tree.node(*i).archive == archive && tree.node(*i).kind != Kind::Deleted);
@@ -255,12 +258,13 @@ impl Listing {
             bytes += if entry.kind == Kind::File { entry.size } else { 0 };
             let file = linked.get(&entry.target).filter(|_| entry.kind == Kind::Hardlink);
             digest.add(&path, &entry, file.unwrap_or(&entry));
+            each(&path, &entry)?;
             if targets.contains(&path[..]) {
                 linked.insert(path, entry);
             }
         }
         drop(targets);
-        Ok(Listing { order, counts, bytes, digest: digest.finish() })
+        Ok(Listing { counts, bytes, digest: digest.finish() })
     }
 }
 

@@ -148,7 +148,8 @@ pub fn write<T>(
             .collect();
         drop((job_rx, spare_rx, volume_rx));
 
-        let mut writer = TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
+        let mut writer =
+            TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0, finished: false };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
         // Each stage ends when the one before it has dropped its sender.
         drop(writer);
@@ -212,6 +213,7 @@ pub struct TarWriter {
     used: usize,
     position: u64,
     next: usize,
+    finished: bool,
 }
 
 impl TarWriter {
@@ -328,7 +330,14 @@ impl TarWriter {
         self.jobs.send(Piece { number, bytes, used }).map_err(|_| stopped())
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// Ends the tar. Whoever has more to do beside the later stages calls this first; it is called again anyway.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn finish(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.finished, true) {
+            return Ok(());
+        }
         self.member(tar_member::END.len() as u64)?;
         self.write(&tar_member::END)?;
         self.cut()

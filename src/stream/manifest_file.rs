@@ -16,27 +16,45 @@ use crate::model::tree::Tree;
 /// The zstd level of manifests: mostly digests, which no level makes smaller.
 const LEVEL: i32 = 3;
 
-/// Takes one entry and its path.
-pub type Each<'a> = dyn FnMut(&[u8], &Entry) -> std::io::Result<()> + 'a;
+/// The lines of the entries, compressed while the archive's last frames still are. They make a zstd frame of their own,
+/// since the header before them is known last of all.
+pub struct Lines(zstd::stream::write::Encoder<'static, Chunks>);
 
-/// Makes the object. `entries` calls its argument once per entry, in ascending order of path; `pad` as for secrets bundles.
+impl Lines {
+    /// No lines yet.
+    ///
+    /// # Errors
+    /// When zstd cannot get memory.
+    pub fn new() -> std::io::Result<Lines> {
+        let mut zstd = zstd::stream::write::Encoder::new(Chunks::default(), LEVEL)?;
+        zstd.include_checksum(true)?;
+        Ok(Lines(zstd))
+    }
+
+    /// Adds the next entry, in ascending order of path.
+    ///
+    /// # Errors
+    /// When it cannot be compressed.
+    pub fn add(&mut self, path: &[u8], entry: &Entry) -> std::io::Result<()> {
+        write_entry(&mut self.0, path, entry)
+    }
+}
+
+/// Makes the object; `pad` as for secrets bundles.
 ///
 /// # Errors
-/// When it cannot be sealed; those of `entries`.
-pub fn write(
-    header: &Header,
-    recipients: &Recipients,
-    pad: bool,
-    entries: &mut dyn FnMut(&mut Each<'_>) -> std::io::Result<()>,
-) -> Result<Vec<Bytes>> {
+/// When it cannot be sealed.
+pub fn write(header: &Header, recipients: &Recipients, pad: bool, lines: Lines) -> Result<Vec<Bytes>> {
     let failed = |e: std::io::Error| Error::failed("cannot write the manifest").because(e);
     let mut counted = Counted { inner: seal::begin(recipients, Chunks::default())?, bytes: 0 };
     let mut zstd = zstd::stream::write::Encoder::new(&mut counted, LEVEL).map_err(failed)?;
     zstd.include_checksum(true).map_err(failed)?;
     serde_json::to_writer(&mut zstd, header).map_err(|e| failed(e.into()))?;
     zstd.write_all(b"\n").map_err(failed)?;
-    entries(&mut |path, entry| write_entry(&mut zstd, path, entry)).map_err(failed)?;
     zstd.finish().map_err(failed)?;
+    for chunk in lines.0.finish().map_err(failed)?.finish() {
+        counted.write_all(&chunk).map_err(failed)?;
+    }
     if pad {
         let padding = skippable(counted.bytes);
         counted.write_all(&padding).map_err(failed)?;
@@ -99,13 +117,13 @@ impl<W: std::io::Write> std::io::Write for Counted<W> {
 }
 
 /// The lines of a manifest, one after the other.
-struct Lines<R> {
+struct LineReader<R> {
     input: R,
     line: Vec<u8>,
     name: String,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> LineReader<R> {
     /// Reads the next line; `false` at the end.
     fn next(&mut self, limit: usize) -> Result<bool> {
         self.line.clear();
@@ -132,11 +150,11 @@ fn truncated(name: &str, e: std::io::Error) -> Error {
     Error::damaged(format!("{name} is truncated or altered")).because(e)
 }
 
-fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<Lines<impl BufRead + use<'a>>> {
+fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<LineReader<impl BufRead + use<'a>>> {
     let mut zstd = zstd::stream::read::Decoder::new(plain).map_err(|e| truncated(name, e))?;
     // 2^27 is what stock zstd accepts without a flag.
     zstd.window_log_max(27).map_err(|e| truncated(name, e))?;
-    Ok(Lines { input: BufReader::with_capacity(1 << 16, zstd), line: Vec::new(), name: name.to_owned() })
+    Ok(LineReader { input: BufReader::with_capacity(1 << 16, zstd), line: Vec::new(), name: name.to_owned() })
 }
 
 /// Reads only the header of the object `sealed`.
