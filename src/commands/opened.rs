@@ -12,7 +12,7 @@ use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::Header;
 use crate::model::path::printable;
 use crate::model::store_key::{MANIFEST, Place};
-use crate::model::tree::{Children, NONE, Tree};
+use crate::model::tree::{Children, Index, NONE, Tree};
 use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
 
@@ -28,6 +28,8 @@ pub struct Opened {
     pub tree: Tree,
     /// What opens its volumes.
     pub identities: Identities,
+    /// Whether [`Opened::check_digest`] has passed already.
+    proved: bool,
 }
 
 impl Opened {
@@ -37,6 +39,9 @@ impl Opened {
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged).
     pub fn check_digest(&self) -> Result<()> {
+        if self.proved {
+            return Ok(());
+        }
         let read = |i| Ok(self.tree.entry(i));
         let listing = Listing::of(&self.tree, self.commit.archive, &read, &mut |_, _| Ok(()));
         if listing.is_ok_and(|l| l.digest == self.header.tree) {
@@ -87,7 +92,7 @@ pub fn open(store: &Store, found: &Found, identities: Identities) -> Result<Open
         .hint("use a newer lifeboat, or recover.sh from the store"));
     }
     drop(manifest);
-    Ok(Opened { place, commit, header, tree, identities })
+    Ok(Opened { place, commit, header, tree, identities, proved: false })
 }
 
 /// What stands in commit and manifest must be the same in both.
@@ -145,9 +150,19 @@ fn apart(message: String) -> Error {
 }
 
 /// Makes a file of the first further name of each file that [`overridden`] takes away: the content is still wanted
-/// under the names that did not become secret.
-pub fn keep_further_names(state: &mut Tree, secrets: &Tree) {
-    let hidden = overridden(state, secrets);
+/// under the names that did not become secret. The tree is no longer the manifest's then, so it is proved before.
+///
+/// # Errors
+/// As [`Opened::check_digest`].
+pub fn keep_further_names(opened: &mut Opened, secrets: &Tree) -> Result<()> {
+    let hidden = overridden(&opened.tree, secrets);
+    let linked = |i: Index| opened.tree.node(i).kind == Kind::Hardlink;
+    if !hidden.contains(&true) || !opened.tree.indices().any(linked) {
+        return Ok(());
+    }
+    opened.check_digest()?;
+    opened.proved = true;
+    let state = &mut opened.tree;
     let children = Children::of(state);
     let mut heirs: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     for index in state.indices() {
@@ -165,6 +180,7 @@ pub fn keep_further_names(state: &mut Tree, secrets: &Tree) {
         };
         state.set_entry(index, &entry);
     }
+    Ok(())
 }
 
 /// Paths of `state` that `secrets` has, too: the newer word about a file that became secret.

@@ -164,7 +164,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     warn(&found, world.now(), events);
     let mut archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
     if let [state, secrets] = &mut archives[..] {
-        keep_further_names(&mut state.tree, &secrets.tree);
+        keep_further_names(state, &secrets.tree)?;
     }
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
