@@ -565,8 +565,8 @@ pub fn archive_order(tree: &Tree, archive: Archive) -> Vec<Index> {
         let chosen = |i: &Index| tree.node(*i).archive == archive && kinds.contains(&tree.node(*i).kind);
         tree.indices().filter(chosen).collect::<Vec<_>>()
     };
+    // A scan adds a directory before what is in it.
     let mut out = of(&[Kind::Dir, Kind::Missing]);
-    out.sort_by_cached_key(|i| tree.path(*i));
     let mut files = of(&[Kind::File]);
     files.sort_by(|a, b| {
         let key = |i: Index| (extension(tree.name(i)), tree.node(i).size, file_name(tree.name(i)));

@@ -116,10 +116,10 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         // The last frames are still being compressed and stored.
         let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
         let read = |i: Index| contents.entry(&scan.tree, i);
-        let mut lines = Lines::new().map_err(lost)?;
+        let mut lines = Lines::new(kept(terms.archive, run.staging)?).map_err(lost)?;
         let each = &mut |path: &[u8], entry: &Entry| lines.add(path, entry);
         let listing = Listing::of(&scan.tree, terms.archive, &read, each).map_err(lost)?;
-        Ok((outcome, listing, lines))
+        Ok((outcome, listing, lines.finish().map_err(lost)?))
     })?;
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
@@ -146,7 +146,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         volumes,
         frames,
     };
-    let manifest = manifest_file::write(&header, &recipients, options.pad, lines)?;
+    let manifest = manifest_file::write(&header, &recipients, options.pad, &mut *lines.again().map_err(lost)?)?;
     let (size, sha256) = measure(&manifest);
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
@@ -168,6 +168,38 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     };
     let sha256 = commit_it(run, &place, &commit)?;
     Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+/// A place that is written once and then read from the start.
+trait Kept: std::io::Write {
+    fn again(self: Box<Self>) -> std::io::Result<Box<dyn std::io::Read>>;
+}
+
+impl Kept for Vec<u8> {
+    fn again(self: Box<Self>) -> std::io::Result<Box<dyn std::io::Read>> {
+        Ok(Box::new(std::io::Cursor::new(*self)))
+    }
+}
+
+impl Kept for std::io::BufWriter<std::fs::File> {
+    fn again(self: Box<Self>) -> std::io::Result<Box<dyn std::io::Read>> {
+        use std::io::Seek as _;
+        let mut file = (*self).into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(Box::new(std::io::BufReader::new(file)))
+    }
+}
+
+/// Where the manifest's entries wait for its header: what is known of secrets in memory, everything else in a file
+/// without a name, since memory still holds the archive's buffers.
+fn kept(archive: Archive, staging: &Path) -> Result<Box<dyn Kept>> {
+    Ok(match archive {
+        Archive::Secrets => Box::new(Vec::new()),
+        Archive::State => {
+            let file = tempfile::tempfile_in(staging).at("write in", staging)?;
+            Box::new(std::io::BufWriter::with_capacity(1 << 16, file))
+        }
+    })
 }
 
 fn lost(e: std::io::Error) -> Error {

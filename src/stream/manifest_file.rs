@@ -18,17 +18,25 @@ const LEVEL: i32 = 3;
 
 /// The lines of the entries, compressed while the archive's last frames still are. They make a zstd frame of their own,
 /// since the header before them is known last of all.
-pub struct Lines(zstd::stream::write::Encoder<'static, Chunks>);
+pub struct Lines<W: std::io::Write>(zstd::stream::write::Encoder<'static, W>);
 
-impl Lines {
-    /// No lines yet.
+impl<W: std::io::Write> Lines<W> {
+    /// No lines yet; they are kept in `out`.
     ///
     /// # Errors
     /// When zstd cannot get memory.
-    pub fn new() -> std::io::Result<Lines> {
-        let mut zstd = zstd::stream::write::Encoder::new(Chunks::default(), LEVEL)?;
+    pub fn new(out: W) -> std::io::Result<Self> {
+        let mut zstd = zstd::stream::write::Encoder::new(out, LEVEL)?;
         zstd.include_checksum(true)?;
         Ok(Lines(zstd))
+    }
+
+    /// Ends the lines and gives back what holds them.
+    ///
+    /// # Errors
+    /// When the rest cannot be compressed.
+    pub fn finish(self) -> std::io::Result<W> {
+        self.0.finish()
     }
 
     /// Adds the next entry, in ascending order of path.
@@ -40,11 +48,11 @@ impl Lines {
     }
 }
 
-/// Makes the object; `pad` as for secrets bundles.
+/// Makes the object of the header and what [`Lines`] kept; `pad` as for secrets bundles.
 ///
 /// # Errors
-/// When it cannot be sealed.
-pub fn write(header: &Header, recipients: &Recipients, pad: bool, lines: Lines) -> Result<Vec<Bytes>> {
+/// When the lines cannot be read, or it cannot be sealed.
+pub fn write(header: &Header, recipients: &Recipients, pad: bool, lines: &mut dyn Read) -> Result<Vec<Bytes>> {
     let failed = |e: std::io::Error| Error::failed("cannot write the manifest").because(e);
     let mut counted = Counted { inner: seal::begin(recipients, Chunks::default())?, bytes: 0 };
     let mut zstd = zstd::stream::write::Encoder::new(&mut counted, LEVEL).map_err(failed)?;
@@ -52,9 +60,7 @@ pub fn write(header: &Header, recipients: &Recipients, pad: bool, lines: Lines) 
     serde_json::to_writer(&mut zstd, header).map_err(|e| failed(e.into()))?;
     zstd.write_all(b"\n").map_err(failed)?;
     zstd.finish().map_err(failed)?;
-    for chunk in lines.0.finish().map_err(failed)?.finish() {
-        counted.write_all(&chunk).map_err(failed)?;
-    }
+    std::io::copy(lines, &mut counted).map_err(failed)?;
     if pad {
         let padding = skippable(counted.bytes);
         counted.write_all(&padding).map_err(failed)?;
