@@ -148,8 +148,7 @@ pub fn write<T>(
             .collect();
         drop((job_rx, spare_rx, volume_rx));
 
-        let mut writer =
-            TarWriter { jobs: job_tx, raw: raw_rx, piece: None, used: 0, position: 0, next: 0, finished: false };
+        let mut writer = TarWriter { jobs: Some(job_tx), raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
         // Each stage ends when the one before it has dropped its sender.
         drop(writer);
@@ -207,13 +206,13 @@ fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
 
 /// The tar as its producer sees it.
 pub struct TarWriter {
-    jobs: SyncSender<Piece>,
+    /// Gone once the tar has ended, so that the stages behind come to their ends, too.
+    jobs: Option<SyncSender<Piece>>,
     raw: Receiver<BytesMut>,
     piece: Option<BytesMut>,
     used: usize,
     position: u64,
     next: usize,
-    finished: bool,
 }
 
 impl TarWriter {
@@ -327,7 +326,8 @@ impl TarWriter {
         let number = self.next;
         self.next += 1;
         let used = std::mem::take(&mut self.used);
-        self.jobs.send(Piece { number, bytes, used }).map_err(|_| stopped())
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(Piece { number, bytes, used }).map_err(|_| stopped())
     }
 
     /// Ends the tar. Whoever has more to do beside the later stages calls this first; it is called again anyway.
@@ -335,12 +335,14 @@ impl TarWriter {
     /// # Errors
     /// When a later stage has failed.
     pub fn finish(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.finished, true) {
+        if self.jobs.is_none() {
             return Ok(());
         }
         self.member(tar_member::END.len() as u64)?;
         self.write(&tar_member::END)?;
-        self.cut()
+        self.cut()?;
+        self.jobs = None;
+        Ok(())
     }
 }
 
