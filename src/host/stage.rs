@@ -34,7 +34,10 @@ impl Stage {
         let path = parent.join(format!("{PREFIX}{:08x}", u32::from_le_bytes(random)));
         let mode = Mode::RWXU;
         rustix::fs::mkdir(&path, mode).at("make the staging directory", &path)?;
+        // A default ACL of the parent may take away even the owner's rights, here and in all that is made below.
+        rustix::fs::chmod(&path, mode).at("open the staging directory", &path)?;
         let fd = at::open_root(&path).at("open the staging directory", &path)?;
+        rustix::fs::fremovexattr(&fd, "system.posix_acl_default").unwrap_or(());
         // Unsupported locks cost only the tidying up after a crash.
         flock(&fd, FlockOperation::NonBlockingLockExclusive).unwrap_or(());
         Ok(Stage { path, fd })
