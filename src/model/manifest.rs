@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Kind, Owner, Time};
+use super::entry::{Delta, Entry, Kind, Owner, Time};
 use super::path;
 use super::store_key::Archive;
 use super::tree::{Index, NONE, Tree};
@@ -293,6 +293,8 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     extents: Option<Vec<(u64, u64)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<DeltaLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_b64: Option<String>,
@@ -302,6 +304,20 @@ struct Line {
     xattrs_b64: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// The `delta` of an entry.
+#[derive(Serialize, Deserialize, Default)]
+struct DeltaLine {
+    n: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extents: Vec<(u64, u64)>,
 }
 
 /// Splits a byte string into its plain and its base64 member.
@@ -353,8 +369,15 @@ pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::
         Kind::File => {
             line.size = Some(entry.size);
             line.blake3 = Some(hex(&entry.blake3));
-            line.at = entry.at;
             line.extents.clone_from(&entry.extents);
+            match &entry.delta {
+                Some(delta) => {
+                    let (base, base_b64) = text(&delta.base);
+                    let extents = delta.extents.clone();
+                    line.delta = Some(DeltaLine { n: delta.n, base, base_b64, at: entry.at, extents });
+                }
+                None => line.at = entry.at,
+            }
         }
         Kind::Symlink | Kind::Hardlink => (line.target, line.target_b64) = text(&entry.target),
         Kind::Missing => line.reason = Some(entry.reason.clone()),
@@ -401,6 +424,15 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
             entry.blake3 = line.blake3.as_deref().and_then(unhex).ok_or_else(|| need("blake3"))?;
             entry.at = line.at;
             entry.extents = line.extents;
+            if let Some(delta) = line.delta {
+                let base = bytes(delta.base, delta.base_b64, "base")?.ok_or_else(|| need("base"))?;
+                path::check(&base).map_err(|e| named(format!("its base is impossible: {e}")))?;
+                if entry.at.is_some() {
+                    return Err(named("it is stored whole and as a delta".to_owned()));
+                }
+                entry.at = delta.at;
+                entry.delta = Some(Box::new(Delta { n: delta.n, base, extents: delta.extents }));
+            }
         }
         Kind::Symlink | Kind::Hardlink => {
             entry.target = bytes(line.target, line.target_b64, "target")?.ok_or_else(|| need("target"))?;
@@ -412,7 +444,8 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
     Ok((path, entry))
 }
 
-/// Builds the tree of a full from its manifest's entries and refuses whatever could leave the target or is not a tree.
+/// Builds the tree of a manifest's entries, all of a full's and what changed of an incremental's, and refuses whatever
+/// could leave the target or is not a tree.
 pub struct Loader {
     tree: Tree,
     archive: Archive,
@@ -464,6 +497,9 @@ impl Loader {
         }
         if entry.kind == Kind::Deleted && self.full {
             return refuse("is deleted, in a full");
+        }
+        if entry.delta.is_some() && self.full {
+            return refuse("is a delta, in a full");
         }
         if entry.kind == Kind::File {
             let Some(bytes) = self.bytes.checked_add(entry.size) else { return refuse("makes too many bytes") };

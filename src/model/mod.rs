@@ -1,5 +1,6 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
+pub mod chain;
 pub mod class;
 pub mod commit;
 pub mod config;
