@@ -221,7 +221,7 @@ fn check_paths(world: &World, args: &Args, config: &Config) -> Result<()> {
 fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<Scan> {
     use std::os::unix::ffi::OsStrExt as _;
     let layout = Layout::machine(world.home.as_os_str().as_bytes());
-    let mut found = scan(&resolved.sources, &layout, &resolved.own, &mut |entries| {
+    let mut found = scan(&resolved.sources, &layout, &resolved.own, world.now(), &mut |entries| {
         events(Event::Progress { files: entries, files_total: 0, bytes: 0, bytes_total: 0 });
         world.check_stop()
     })?;

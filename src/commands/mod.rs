@@ -5,10 +5,13 @@
 
 pub mod backup;
 pub mod bring_back;
+pub mod changes;
 pub mod contents;
 pub mod init;
 pub mod list;
 pub mod members;
+pub mod patch_spool;
+pub mod plan;
 pub mod opened;
 pub mod read_ahead;
 pub mod restore;

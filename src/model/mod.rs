@@ -1,5 +1,6 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
+pub mod blocks;
 pub mod chain;
 pub mod class;
 pub mod commit;
@@ -15,7 +16,9 @@ pub mod names;
 pub mod path;
 mod patterns;
 pub mod preset;
+pub mod record;
 pub mod store_key;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
+mod varint;

@@ -336,6 +336,22 @@ impl Children {
         Children { start, order }
     }
 
+    /// The same, in each directory in order of name, so that [`Children::named`] finds them.
+    pub fn by_name(tree: &Tree) -> Self {
+        let mut children = Children::of(tree);
+        let Children { start, order } = &mut children;
+        for slot in start.windows(2) {
+            order[at(slot[0])..at(slot[1])].sort_unstable_by(|a, b| tree.name(*a).cmp(tree.name(*b)));
+        }
+        children
+    }
+
+    /// What is called `name` in `dir`, of children that are in order.
+    pub fn named(&self, tree: &Tree, dir: Index, name: &[u8]) -> Option<Index> {
+        let children = self.of_dir(dir);
+        children.binary_search_by(|child| tree.name(*child).cmp(name)).ok().map(|n| children[n])
+    }
+
     /// What is directly in `dir`; the roots for [`NONE`].
     pub fn of_dir(&self, dir: Index) -> &[Index] {
         let slot = if dir == NONE { 0 } else { at(dir) + 1 };
