@@ -1,5 +1,6 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
+pub mod calendar;
 pub mod chain;
 pub mod class;
 pub mod commit;
@@ -12,6 +13,7 @@ pub mod kit;
 pub mod layout;
 pub mod manifest;
 pub mod names;
+mod parent;
 pub mod path;
 mod patterns;
 pub mod preset;

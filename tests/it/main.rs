@@ -40,3 +40,6 @@ mod faults;
 
 /// Stores of earlier versions still open.
 mod golden;
+
+/// Tier, parent, life and reason of snapshots, as timelines in text.
+mod timelines;
