@@ -119,7 +119,8 @@ pub fn compare(
             dir = if dir_path == ABOVE { None } else { places.dir(dir_path) };
             last = Some(dir_path.to_vec());
         }
-        let near = dir.and_then(|d| places.children.named(tree, d, name)).filter(|i| tree.node(*i).kind != Kind::Deleted);
+        let near =
+            dir.and_then(|d| places.children.named(tree, d, name)).filter(|i| tree.node(*i).kind != Kind::Deleted);
         let path = || if dir_path == ABOVE { name.to_vec() } else { path::join(dir_path, name) };
         let Some(index) = near.or_else(|| places.find(tree, &path())) else {
             let path = path();

@@ -121,7 +121,8 @@ impl<'a, R: Rows> Patcher<'a, R> {
     pub fn finish(self) -> Result<(Summary, Spooled)> {
         let limit = self.limit;
         let Inner { differ, spool, mut patch } = self.inner.into_inner();
-        let differ = differ.ok_or_else(|| Error::failed("a file was hashed only in part: this is a bug in lifeboat"))?;
+        let differ =
+            differ.ok_or_else(|| Error::failed("a file was hashed only in part: this is a bug in lifeboat"))?;
         let summary = differ.finish(&mut |offset, block| spool.push(&mut patch, limit, offset, block))?;
         Ok((summary, patch))
     }

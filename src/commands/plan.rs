@@ -566,8 +566,7 @@ impl Work<'_> {
             return Ok(Content::Whole { as_bytes: false });
         }
         let names = self.names_of(index);
-        let paths: Vec<PathBuf> =
-            names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
         let (best, tree_path) = (database::best_name(&paths), self.scan.tree.path(index));
         let rows = || self.catalog.blocks(&tree_path);
         let since = Since { seq: self.seq, parent: record.map(|_| self.parent), born: record.is_none() };

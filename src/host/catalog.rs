@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::commit::{Commit, Reference};
 use crate::model::manifest::unhex;
 use crate::model::store_key::{Archive, SnapshotId};
+use crate::model::tiers::Past;
 
 mod entries;
 
@@ -43,28 +44,10 @@ pub struct Catalog(Connection);
 /// A state snapshot that this host wrote, or that it found on the store and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Its id.
-    pub id: SnapshotId,
-    /// What orders it.
-    pub seq: u64,
-    /// When its commit was put, in Unix seconds by this host's clock.
-    pub committed: i64,
-    /// Its tier.
-    pub tier: String,
-    /// Its generation; `None` for another catalog's.
-    pub generation: Option<SnapshotId>,
-    /// What it was made against.
-    pub parent: Option<SnapshotId>,
-    /// Days that its objects live.
-    pub life: u64,
+    /// What decides about those to come.
+    pub past: Past,
     /// SHA-256 of its commit.
     pub sha256: [u8; 32],
-    /// Bytes on the store.
-    pub stored: u64,
-    /// Whether it may still be leant on: `false` once it was found to be gone or damaged.
-    pub whole: bool,
-    /// Whether a guard found the change that it holds suspicious.
-    pub suspicious: bool,
 }
 
 impl Catalog {
@@ -209,7 +192,7 @@ impl Catalog {
             .map_err(failed)?;
         let rows = statement.query_map([], |r| {
             let id = |text: Option<String>| text.as_deref().and_then(SnapshotId::parse);
-            Ok(Known {
+            let past = Past {
                 id: id(r.get(0)?)
                     .ok_or_else(|| rusqlite::Error::InvalidColumnType(0, "id".into(), rusqlite::types::Type::Text))?,
                 seq: r.get::<_, i64>(1)?.cast_unsigned(),
@@ -218,11 +201,11 @@ impl Catalog {
                 generation: id(r.get(4)?),
                 parent: id(r.get(5)?),
                 life: r.get::<_, i64>(6)?.cast_unsigned(),
-                sha256: unhex(&r.get::<_, String>(7)?).unwrap_or_default(),
-                stored: r.get::<_, i64>(8)?.cast_unsigned(),
+                delta_bytes: r.get::<_, i64>(8)?.cast_unsigned(),
                 whole: r.get(9)?,
                 suspicious: r.get(10)?,
-            })
+            };
+            Ok(Known { past, sha256: unhex(&r.get::<_, String>(7)?).unwrap_or_default() })
         });
         rows.and_then(Iterator::collect).map_err(failed)
     }

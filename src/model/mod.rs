@@ -1,6 +1,7 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
 pub mod blocks;
+pub mod calendar;
 pub mod chain;
 pub mod class;
 pub mod commit;
@@ -13,9 +14,11 @@ pub mod kit;
 pub mod layout;
 pub mod manifest;
 pub mod names;
+mod parent;
 pub mod path;
 mod patterns;
 pub mod preset;
+pub mod prune;
 pub mod record;
 pub mod store_key;
 pub mod tiers;

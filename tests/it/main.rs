@@ -40,3 +40,9 @@ mod faults;
 
 /// Stores of earlier versions still open.
 mod golden;
+
+/// Tier, parent, life and reason of snapshots, as timelines in text.
+mod timelines;
+
+/// Years of tiers, parents and lives, on a made-up store.
+mod simulation;
