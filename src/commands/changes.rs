@@ -46,6 +46,8 @@ pub struct Places {
     roots: HashMap<Vec<u8>, Index>,
     /// Paths that stand for all below them: those that cannot be read, and `false` for roots that can.
     covers: BTreeMap<Vec<u8>, bool>,
+    /// How many entries there were.
+    entries: usize,
 }
 
 impl Places {
@@ -67,7 +69,12 @@ impl Places {
                 covers.insert(tree.path(index), node.kind == Kind::Missing);
             }
         }
-        Places { children: Children::by_name(tree), dirs, roots, covers }
+        Places { children: Children::by_name(tree), dirs, roots, covers, entries: tree.len() }
+    }
+
+    /// Entries that were added to the tree since.
+    pub fn added(&self, tree: &Tree) -> impl Iterator<Item = Index> {
+        tree.indices().skip(self.entries)
     }
 
     /// The directory at `path`.
@@ -97,18 +104,41 @@ impl Places {
     }
 }
 
-/// Compares a scan with the catalog. Of what did not change, `later` gets what did after `parent`; with `everything`,
-/// nothing is taken for unchanged.
+/// What a comparison is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Everything will be read anyway: only what is gone counts.
+    Nothing,
+    /// An incremental against a parent of this seq.
+    Since(u64),
+    /// The same, and nothing is taken for unchanged.
+    Everything(u64),
+}
+
+impl Look {
+    /// What a run against `parent` looks at.
+    pub fn of(parent: u64, rehash: bool) -> Look {
+        if rehash { Look::Everything(parent) } else { Look::Since(parent) }
+    }
+}
+
+impl Changes {
+    /// Whether nothing has to be looked at and nothing is gone.
+    pub fn are_none(&self) -> bool {
+        self.looks.is_empty() && self.gone.is_empty() && !self.newly_lost
+    }
+}
+
+/// Compares a scan with the catalog.
 ///
 /// # Errors
 /// When the catalog cannot be read or is damaged.
-pub fn compare(
-    scan: &Scan,
-    places: &Places,
-    catalog: &Catalog,
-    parent: Option<u64>,
-    everything: bool,
-) -> Result<Changes> {
+pub fn compare(scan: &Scan, places: &Places, catalog: &Catalog, look: Look) -> Result<Changes> {
+    let (parent, everything) = match look {
+        Look::Nothing => (u64::MAX, false),
+        Look::Since(parent) => (parent, false),
+        Look::Everything(parent) => (parent, true),
+    };
     let tree = &scan.tree;
     let mut known = vec![false; tree.len()];
     let mut out = Changes::default();
@@ -140,7 +170,11 @@ pub fn compare(
             return Ok(());
         }
         known[index as usize] = true;
-        if node.kind == Kind::Missing {
+        if look == Look::Nothing {
+            if node.kind != record.kind && node.kind != Kind::Missing && record.kind != Kind::Missing {
+                out.gone.insert(path(), Gone { record, secret: false });
+            }
+        } else if node.kind == Kind::Missing {
             out.newly_lost |= !record.lost;
             out.looks.push((index, Some(record)));
         } else if record.kind == Kind::Missing {
@@ -152,12 +186,12 @@ pub fn compare(
             out.looks.push((index, None));
         } else if everything || record.dirty || record.stamp != scan.look(index).stamp {
             out.looks.push((index, Some(record)));
-        } else if parent.is_some_and(|parent| record.is_after(parent)) {
+        } else if record.is_after(parent) {
             out.later.push((index, record));
         }
         Ok(())
     })?;
-    for index in tree.indices().filter(|i| !known[*i as usize]) {
+    for index in tree.indices().filter(|i| look != Look::Nothing && !known[*i as usize]) {
         let node = tree.node(index);
         if node.archive == Archive::State && node.kind != Kind::Deleted {
             out.newly_lost |= node.kind == Kind::Missing;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::listing::Listing;
 use super::session::sha256;
 use super::snapshots::{Found, Standing};
-use super::write_archive::Listing;
 use crate::error::{Error, Result};
 use crate::host::store::Store;
 use crate::model::commit::{Commit, Object};

@@ -96,6 +96,14 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     Ok(out)
 }
 
+/// One archive, judged by its commit and signature alone; its objects are not listed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn look_at(store: &Store, key: &PublicKey, place: Place) -> Result<Found> {
+    judge(store, Some(key), place, BTreeMap::new())
+}
+
 fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
     let mut found = Found { place, standing: Standing::Incomplete, commit_sha256: [0; 32], objects };
     let Some(bytes) = store.get_if_there(&found.place.object(COMMIT), COMMIT_BYTES_MAX)? else { return Ok(found) };

@@ -17,10 +17,13 @@ use crate::model::tiers::Past;
 
 mod entries;
 
-pub use entries::{BlockRows, Grave};
+pub use entries::{BlockRows, Grave, Records};
 
 /// The schema this program writes. An older or newer catalog is put aside and made anew.
 const SCHEMA: i64 = 2;
+
+/// How many snapshots of one tier are remembered: the quarter hours of three weeks.
+const SNAPSHOTS_MAX: i64 = 2000;
 
 const TABLES: &str = "begin;
     create table snapshot(
@@ -219,15 +222,17 @@ impl Catalog {
         self.0.execute(sql, [id.as_str()]).map(drop).map_err(failed)
     }
 
-    /// Forgets snapshots whose objects nobody can need any more.
+    /// Forgets the oldest snapshots of tiers that have very many.
     ///
     /// # Errors
     /// When the catalog cannot be written.
-    pub fn forget(&self, ids: &[SnapshotId]) -> Result<()> {
-        for id in ids {
-            self.0.execute("delete from snapshot where id = ?", [id.as_str()]).map_err(failed)?;
-        }
-        Ok(())
+    pub fn thin(&self) -> Result<()> {
+        let sql = "delete from snapshot where (archive, id) in (
+                     select archive, id from (
+                       select archive, id, row_number() over (partition by archive, tier order by seq desc) as n
+                       from snapshot)
+                     where n > ?)";
+        self.0.execute(sql, [SNAPSHOTS_MAX]).map(drop).map_err(failed)
     }
 
     /// Records what another catalog left on the store, all or nothing: whoever finds some of it here takes that for all
