@@ -9,7 +9,8 @@ use super::archive_writer::skippable;
 use super::seal;
 use crate::error::{Error, Result};
 use crate::model::entry::Entry;
-use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, Loader, write_entry};
+use crate::model::loader::Loader;
+use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, write_entry};
 use crate::model::store_key::Archive;
 use crate::model::tree::Tree;
 
