@@ -13,6 +13,8 @@ pub struct Checker {
     open: Vec<(Vec<u8>, Kind)>,
     tar_bytes: u64,
     full: bool,
+    /// What the header promises.
+    promised: (Counts, u64),
     counts: Counts,
     bytes: u64,
 }
@@ -24,6 +26,7 @@ impl Checker {
             open: Vec::new(),
             tar_bytes: header.tar_bytes(),
             full: header.parent.is_none(),
+            promised: (header.counts, header.bytes),
             counts: Counts::default(),
             bytes: 0,
         }
@@ -90,12 +93,13 @@ impl Checker {
     /// Checks the sums, after the last entry.
     ///
     /// # Errors
-    /// [`Kind::Damaged`](crate::Kind::Damaged) when they are not the header's.
-    pub fn finish(&self, header: &Header) -> Result<()> {
-        if self.counts != header.counts {
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when they are not those of the header.
+    pub fn finish(&self) -> Result<()> {
+        let (counts, bytes) = self.promised;
+        if self.counts != counts {
             return Err(Error::damaged("the manifest does not list as many entries as its header says"));
         }
-        if self.bytes != header.bytes {
+        if self.bytes != bytes {
             return Err(Error::damaged("the manifest's files are not as many bytes as its header says"));
         }
         Ok(())
@@ -189,8 +193,8 @@ impl Loader {
     ///
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged) when a hard link does not lead to a file, or the counts are not the header's.
-    pub fn finish(self, header: &Header) -> Result<Tree> {
-        self.checker.finish(header)?;
+    pub fn finish(self) -> Result<Tree> {
+        self.checker.finish()?;
         let tree = self.growing.finish();
         check_links(&tree)?;
         Ok(tree)

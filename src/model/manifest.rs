@@ -161,6 +161,13 @@ pub struct Frame {
     pub blake3: [u8; 32],
 }
 
+impl Frame {
+    /// Offset in the tar stream of the first byte behind it.
+    pub fn tar_end(&self) -> u64 {
+        self.tar_offset + u64::from(self.tar_length)
+    }
+}
+
 type FrameRow = (u32, u64, u32, u64, u32, String);
 
 impl From<Frame> for FrameRow {
@@ -258,7 +265,7 @@ impl Header {
 
     /// Bytes of the tar stream.
     pub fn tar_bytes(&self) -> u64 {
-        self.frames.last().map_or(0, |f| f.tar_offset + u64::from(f.tar_length))
+        self.frames.last().map_or(0, Frame::tar_end)
     }
 }
 
