@@ -191,7 +191,8 @@ def unnamed(line, member):
 def stored(tar, lines):
     """Adds where the tar holds the content of each entry."""
     with tarfile.open(fileobj=io.BytesIO(tar), encoding="utf-8", errors="surrogateescape") as members:
-        places = {m.name.encode("utf-8", "surrogateescape"): m for m in members}
+        name = lambda m: m.pax_headers.get("GNU.sparse.name", m.name)
+        places = {name(m).encode("utf-8", "surrogateescape"): m for m in members}
     for path, line in lines.items():
         if "delta" in line:
             patch = places.get(b"lifeboat/patch/%d" % line["delta"]["n"])
@@ -244,6 +245,7 @@ class Store:
         head = "# lifeboat recovery kit 1\n# series: %s\n" % series
         for name, body in (("kit", state + secrets), ("state", state), ("secrets", secrets)):
             with open("%s/%s.txt" % (top, name), "w") as f:
+                os.fchmod(f.fileno(), 0o600)
                 f.write(head + body + sign)
 
     def identity(self):
@@ -658,6 +660,7 @@ def random_store(top, seed):
             for path in ("home/.agent/.env", "home/.agent/keys/id"):
                 with open(secret + "/" + path, "wb") as f:
                     f.write(b"secret %d\n" % n)
+                os.chmod(secret + "/" + path, 0o600)
                 os.utime(secret + "/" + path, ns=(n, n))
             os.chmod(secret + "/home/.agent/keys", 0o500)
             os.utime(secret + "/home/.agent/keys", ns=(7, 7))
