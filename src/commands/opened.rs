@@ -14,7 +14,7 @@ use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Frame, Header};
 use crate::model::merge::{Holders, Level, Listed, Merged, Missing, merge};
 use crate::model::path::printable;
-use crate::model::store_key::{MANIFEST, Place};
+use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
 use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
@@ -138,26 +138,93 @@ pub fn header(store: &Store, found: &Found, identities: &Identities) -> Result<H
     Ok(header)
 }
 
-/// Opens an archive by its chain, itself first.
+/// Opens an archive by its chain, itself first; `found` is all that is on the store.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity); [`Kind::Damaged`](crate::Kind::Damaged) when objects, commits and
 /// manifests disagree.
-pub fn open(store: &Store, chain: &[&Found], identities: Identities) -> Result<Opened> {
-    let (members, merged) = match chain {
+pub fn open(
+    store: &Store,
+    found: &[Found],
+    chain: &[&Found],
+    allow_unsigned: bool,
+    identities: Identities,
+) -> Result<Opened> {
+    let (mut members, mut merged) = match chain {
         [full] => open_full(store, full, &identities)?,
         _ => open_chain(store, chain, &identities)?,
     };
-    let (newest, mut merged) = (&members[0], merged);
-    let mut proved = false;
-    if merged.has_older() {
+    let proved = !merged.missing.is_empty();
+    if proved {
         // What stands in for missing entries is not of the tree that the digest was made of.
-        check_digest(&merged.tree, newest)?;
-        proved = true;
+        check_digest(&merged.tree, &members[0])?;
         merged.take_older();
+        look_back(store, found, allow_unsigned, &mut members, &mut merged, &identities)?;
     }
     let Merged { tree, holders, missing, .. } = merged;
     Ok(Opened { members, tree, holders, missing, identities, proved })
+}
+
+/// How many archives before the full are looked through for what could not be read: a path that nobody could ever read
+/// must not cost the whole history.
+const LOOK_BACK_MAX: usize = 100;
+
+/// Looks for what is missing along `prev`, before the full. What cannot be used there is passed over: it is no reason not
+/// to restore the rest.
+fn look_back(
+    store: &Store,
+    found: &[Found],
+    allow_unsigned: bool,
+    members: &mut Vec<Member>,
+    merged: &mut Merged,
+    identities: &Identities,
+) -> Result<()> {
+    let archive = members[0].commit.archive;
+    let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
+    let mut before = members.last().and_then(|m| m.commit.prev.clone());
+    for _ in 0..LOOK_BACK_MAX {
+        let lacking = merged.lacking();
+        let Some(reference) = before.take().filter(|_| !lacking.is_empty()) else { break };
+        let named = |f: &&Found| f.place.archive == archive && f.place.id == reference.id;
+        let same = |f: &&Found| f.commit_sha256 == reference.sha256 && f.usable(allow_unsigned).is_some();
+        let Some(one) = found.iter().filter(named).find(same) else { break };
+        before = one.usable(allow_unsigned).and_then(|c| c.prev.clone());
+        let looked = look_in(store, found, allow_unsigned, one, &lacking, &sources, members, merged, identities);
+        match looked {
+            Err(e) if !matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NoIdentity) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks for what is missing in the tree of one older archive.
+#[allow(clippy::too_many_arguments, reason = "what is looked for, where, and what becomes of it")]
+fn look_in(
+    store: &Store,
+    found: &[Found],
+    allow_unsigned: bool,
+    one: &Found,
+    lacking: &[Vec<u8>],
+    sources: &[Vec<u8>],
+    members: &mut Vec<Member>,
+    merged: &mut Merged,
+    identities: &Identities,
+) -> Result<()> {
+    // Only whether it is there matters here, and not when it ends.
+    let Ok(chain) = super::snapshots::chain(found, one, allow_unsigned, 0) else { return Ok(()) };
+    let archive = members[0].commit.archive;
+    let newest = Manifests::fetch(store, &chain[..1], identities)?;
+    if newest.lists_as_missing(lacking, archive, identities)? {
+        return Ok(());
+    }
+    let Ok(first) = Level::try_from(members.len()) else { return Ok(()) };
+    let manifests = Manifests::fetch(store, &chain, identities)?;
+    let mut read = |level: Level| manifests.read(level, archive, identities);
+    if merged.look_in(archive, sources, first, chain.len(), &mut read)? {
+        members.extend(manifests.members);
+    }
+    Ok(())
 }
 
 fn open_full(store: &Store, found: &Found, identities: &Identities) -> Result<(Vec<Member>, Merged)> {
@@ -170,33 +237,60 @@ fn open_full(store: &Store, found: &Found, identities: &Identities) -> Result<(V
 }
 
 fn open_chain(store: &Store, chain: &[&Found], identities: &Identities) -> Result<(Vec<Member>, Merged)> {
-    let mut members: Vec<Member> = Vec::with_capacity(chain.len());
-    let mut manifests: Vec<bytes::Bytes> = Vec::with_capacity(chain.len());
-    for found in chain {
-        let (commit, manifest) = sealed(store, found)?;
-        let place = found.place.clone();
-        let name = place.object(MANIFEST);
-        let header = manifest_file::read_header(&name, &manifest, identities)?;
-        agree(&name, &commit, &header)?;
-        members.push(Member { place, commit, header });
-        manifests.push(manifest);
-    }
-    let archive = members[0].commit.archive;
-    let mut read = |level: Level| {
-        let level = usize::from(level);
-        let name = members[level].place.object(MANIFEST);
-        let (header, lines) = manifest_file::entries(&name, &manifests[level], identities, archive)?;
-        let sources = header.sources.iter().map(|s| s.path.bytes()).collect();
-        Ok(Listed { lines: Box::new(lines), sources })
-    };
-    let merged = merge(archive, members.len(), &mut read).map_err(|e| {
-        if members.len() > 1 && e.kind() == ErrorKind::Damaged && e.advice().is_none() {
-            let id = &members[0].commit.id;
-            return e.hint(format!("it is of the chain of {id}; an older snapshot may be whole: `lifeboat list` shows them"));
+    let manifests = Manifests::fetch(store, chain, identities)?;
+    let newest = &manifests.members[0].commit;
+    let mut read = |level: Level| manifests.read(level, newest.archive, identities);
+    let merged = merge(newest.archive, chain.len(), &mut read).map_err(|e| {
+        if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
+            let id = &newest.id;
+            return e.hint(format!("it is of the chain of {id}; another snapshot may be whole: `lifeboat list` shows them"));
         }
         e
     })?;
-    Ok((members, merged))
+    Ok((manifests.members, merged))
+}
+
+/// The manifests of a chain, each of which is what its commit says.
+struct Manifests {
+    members: Vec<Member>,
+    sealed: Vec<bytes::Bytes>,
+}
+
+impl Manifests {
+    fn fetch(store: &Store, chain: &[&Found], identities: &Identities) -> Result<Self> {
+        let mut out = Manifests { members: Vec::with_capacity(chain.len()), sealed: Vec::with_capacity(chain.len()) };
+        for found in chain {
+            let (commit, manifest) = sealed(store, found)?;
+            let place = found.place.clone();
+            let name = place.object(MANIFEST);
+            let header = manifest_file::read_header(&name, &manifest, identities)?;
+            agree(&name, &commit, &header)?;
+            out.members.push(Member { place, commit, header });
+            out.sealed.push(manifest);
+        }
+        Ok(out)
+    }
+
+    fn read(&self, level: Level, archive: Archive, identities: &Identities) -> Result<Listed<'_>> {
+        let level = usize::from(level);
+        let name = self.members[level].place.object(MANIFEST);
+        let (header, lines) = manifest_file::entries(&name, &self.sealed[level], identities, archive)?;
+        let sources = header.sources.iter().map(|s| s.path.bytes()).collect();
+        Ok(Listed { lines: Box::new(lines), sources })
+    }
+
+    /// Whether the newest of them says of all these paths that it could not read them either: what is missing is listed
+    /// by each snapshot while that lasts.
+    fn lists_as_missing(&self, paths: &[Vec<u8>], archive: Archive, identities: &Identities) -> Result<bool> {
+        let mut left: HashSet<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+        for line in self.read(0, archive, identities)?.lines {
+            let (path, entry) = line?;
+            if entry.kind == Kind::Missing {
+                left.remove(&path[..]);
+            }
+        }
+        Ok(left.is_empty())
+    }
 }
 
 /// What stands in commit and manifest must be the same in both.

@@ -274,7 +274,7 @@ fn open_archives(
     if !args.secrets_only {
         let state = choose(found, Archive::State, wanted, args.allow_unsigned, world.now())?;
         say(&state, events);
-        archives.push(open(store, &state.chain, keys.identities(Which::State)?)?);
+        archives.push(open(store, found, &state.chain, args.allow_unsigned, keys.identities(Which::State)?)?);
     }
     if !args.no_secrets {
         // The newest keys are wanted even with an old state: those of that day were rotated since.
@@ -287,7 +287,7 @@ fn open_archives(
                         .because(e)
                         .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets")
                 })?;
-                archives.push(open(store, &bundle.chain, identities)?);
+                archives.push(open(store, found, &bundle.chain, args.allow_unsigned, identities)?);
             }
             // An agent without secrets has no bundle; that is no reason to keep its state from it.
             Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// Place of an archive in its chain.
 pub type Level = u16;
 
-/// How many pieces the files of a snapshot may be put together from, all in all: some 512 MiB of memory. A patch has at
-/// most 100,000 extents, so only what was made to do harm comes near.
+/// How many pieces the files of a snapshot may be put together from, all in all: some 512 MiB of memory. A delta has at
+/// most [`DELTA_EXTENTS_MAX`](super::entry::DELTA_EXTENTS_MAX) extents, so only what was made to do harm comes near.
 pub const PIECES_MAX: usize = 16 << 20;
 
 /// The entries of one manifest, ascending by path.
@@ -106,6 +106,11 @@ impl Holders {
         }
     }
 
+    fn shift(&mut self, by: impl Fn(Level) -> Level) {
+        self.level.iter_mut().for_each(|level| *level = by(*level));
+        self.pieces.values_mut().flatten().for_each(|piece| piece.level = by(piece.level));
+    }
+
     fn set_level(&mut self, index: Index, level: Level) {
         if self.level.len() <= at(index) {
             self.level.resize(at(index) + 1, 0);
@@ -155,6 +160,53 @@ impl Merged {
         let missing = tree.indices().filter(is_missing).map(describe).collect();
         let older = Older::new(Tree::new());
         Merged { tree, holders: Holders::default(), missing, older }
+    }
+
+    /// Paths that are missing and that nothing stands in for.
+    pub fn lacking(&self) -> Vec<Vec<u8>> {
+        self.tree.indices().filter(|i| self.tree.node(*i).kind == Kind::Missing).map(|i| self.tree.path(i)).collect()
+    }
+
+    /// Takes what is [lacking](Merged::lacking) from the tree of another snapshot, older than all of the chain. `open`
+    /// reads the manifests of that one's chain, `count` of them; from now on `first` is its level, and the next ones are
+    /// those of its ancestors. `sources` are the source roots of this snapshot. `false` when it has nothing of it.
+    ///
+    /// # Errors
+    /// As [`merge`].
+    pub fn look_in<'a>(
+        &mut self,
+        archive: Archive,
+        sources: &[Vec<u8>],
+        first: Level,
+        count: usize,
+        open: &mut dyn FnMut(Level) -> Result<Listed<'a>>,
+    ) -> Result<bool> {
+        let is_missing = |i: &Index| self.tree.node(*i).kind == Kind::Missing;
+        let mut wanted: Vec<(Vec<u8>, Index)> =
+            self.tree.indices().filter(is_missing).map(|i| (self.tree.path(i), i)).collect();
+        wanted.sort();
+        // A manifest on top of the others that lists nothing but what is missing.
+        let mut with_top = |level: Level| match level.checked_sub(1) {
+            Some(level) => open(level),
+            None => {
+                let lines: Vec<_> = wanted.iter().map(|w| Ok((w.0.clone(), Entry::new(Kind::Missing)))).collect();
+                Ok(Listed { lines: Box::new(lines.into_iter()), sources: sources.to_vec() })
+            }
+        };
+        let mut looked = read(archive, count + 1, &mut with_top, Scope::Missing)?;
+        let shift = |level: Level| level - 1 + first;
+        looked.older.holders.shift(shift);
+        looked.older.replaces.values_mut().for_each(|index| *index = wanted[at(*index)].1);
+        for found in looked.missing {
+            let level = found.level.map(shift);
+            match self.missing.iter_mut().find(|m| m.path == found.path) {
+                Some(missing) => missing.level = missing.level.or(level),
+                None => self.missing.push(Missing { level, ..found }),
+            }
+        }
+        let any = !looked.older.tree.is_empty();
+        self.take_in(looked.older);
+        Ok(any)
     }
 
     /// Whether ancestors have anything of what is missing.
@@ -208,6 +260,24 @@ pub fn merge<'a>(
     count: usize,
     open: &mut dyn FnMut(Level) -> Result<Listed<'a>>,
 ) -> Result<Merged> {
+    read(archive, count, open, Scope::All)
+}
+
+/// What is wanted of a chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Its newest snapshot's tree.
+    All,
+    /// What the tree of level 1 has in the place of what level 0 lists, all of it missing.
+    Missing,
+}
+
+fn read<'a>(
+    archive: Archive,
+    count: usize,
+    open: &mut dyn FnMut(Level) -> Result<Listed<'a>>,
+    scope: Scope,
+) -> Result<Merged> {
     let mut wants = Wants::default();
     // A full has no deltas, and may be large.
     for level in 0..levels(count)?.saturating_sub(1) {
@@ -218,7 +288,7 @@ pub fn merge<'a>(
         }
     }
     let mut bases = Bases::new();
-    let mut merged = tree(archive, &mut Walk::new(count, open)?, &wants, &mut bases)?;
+    let mut merged = tree(archive, &mut Walk::new(count, open)?, &wants, &mut bases, scope)?;
     let mut more = further_wants(&bases, &merged.older);
     if !more.0.is_empty() {
         let mut walk = Walk::new(count, open)?;
@@ -241,7 +311,7 @@ fn levels(count: usize) -> Result<Level> {
 }
 
 /// Reads all manifests once, ascending by path, into the tree; and what is wanted of older trees into `bases`.
-fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases) -> Result<Merged> {
+fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases, scope: Scope) -> Result<Merged> {
     let (mut growing, mut standing_in) = (Growing::new(archive), Growing::new(archive));
     let (mut holders, mut missing, mut regions) = (Holders::default(), Vec::new(), Vec::<Region>::new());
     let mut older = Older::new(Tree::new());
@@ -260,6 +330,9 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases)
             }
         };
         let Some((from, (level, entry))) = shown else { continue };
+        if recorded && level > 0 && scope == Scope::Missing {
+            continue;
+        }
         let index = if recorded {
             let index = growing.push(path.clone(), entry)?;
             holders.level.push(level);
@@ -269,7 +342,8 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases)
         };
         let mut stand_in = (!recorded).then_some((from, (level, entry)));
         if entry.kind == Kind::Missing {
-            let mut ancestors = (from + 1..walk.count()).filter_map(|l| Some((l, walk.at(l, &path)?)));
+            let end = if recorded && scope == Scope::Missing { 2 } else { walk.count() };
+            let mut ancestors = (from + 1..end).filter_map(|l| Some((l, walk.at(l, &path)?)));
             let nearest = ancestors.find(|(_, (_, e))| e.kind != Kind::Missing);
             let tree = nearest.map(|(tree, _)| tree);
             missing.push(Missing { path: path.clone(), reason: entry.reason.clone(), level: tree });

@@ -284,12 +284,12 @@ fn snapshot(tree: Map, old: Option<&Map>, dice: &mut Dice) -> Snapshot {
     out
 }
 
-/// A chain, the newest first.
-fn chain(dice: &mut Dice) -> Vec<Snapshot> {
+/// Snapshots in their order, and whether each is a full; the others are made on the one before.
+fn history(dice: &mut Dice) -> Vec<(Snapshot, bool)> {
     let mut live: Map = Map::from([(b"home".to_vec(), Thing::Dir(7))]);
     let mut missing: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut chain: Vec<Snapshot> = Vec::new();
-    for _ in 0..=dice.roll(5) {
+    let mut out: Vec<(Snapshot, bool)> = Vec::new();
+    for _ in 0..=dice.roll(7) {
         for _ in 0..dice.roll(25) {
             edit(&mut live, dice);
         }
@@ -299,49 +299,88 @@ fn chain(dice: &mut Dice) -> Vec<Snapshot> {
             missing.insert(dice.path());
         }
         let tree = unreadable(&live, &missing);
-        let next = snapshot(tree, chain.first().map(|s| &s.tree), dice);
-        chain.insert(0, next);
+        let full = out.is_empty() || dice.roll(5) == 0;
+        let old = out.last().filter(|_| !full).map(|(s, _)| &s.tree);
+        let next = snapshot(tree, old, dice);
+        out.push((next, full));
     }
-    chain
+    out
 }
 
-/// What a restore brings back: the newest tree, and in the place of what is missing what the nearest ancestor has.
-fn with_older(trees: &[Map]) -> Map {
-    let mut out = trees[0].clone();
-    for (path, thing) in &trees[0] {
-        if *thing != Thing::Missing {
-            continue;
+/// The chain of a snapshot, itself first.
+fn chain(history: &[(Snapshot, bool)], newest: usize) -> Vec<Snapshot> {
+    let full = (0..=newest).rev().find(|n| history[*n].1).unwrap();
+    (full..=newest).rev().map(|n| history[n].0.clone()).collect()
+}
+
+/// Puts what `there` has at and below a missing path in its place.
+fn stand_in(out: &mut Map, there: &Map, path: &[u8]) {
+    let below = there.iter().filter(|(p, _)| *p == path || (is_below(p, path) && !in_other_source(p, path)));
+    for (p, thing) in below {
+        let inside = |to: &[u8]| (to == path || is_below(to, path)) && !in_other_source(to, path);
+        let thing = match thing {
+            // A link would lead to a newer version of a file that is not missing.
+            Thing::Link(to) if !inside(to) => there[to].clone(),
+            thing => thing.clone(),
+        };
+        if p == path || !out.contains_key(p) {
+            out.insert(p.clone(), thing);
         }
-        let mut ancestors = 1..trees.len();
-        let Some(n) = ancestors.find(|n| trees[*n].get(path).is_some_and(|t| *t != Thing::Missing)) else { continue };
-        let there = with_older(&trees[n..]);
-        let below = there.iter().filter(|(p, _)| *p == path || (is_below(p, path) && !in_other_source(p, path)));
-        for (p, t) in below {
-            let t = match t {
-                // A link would lead to a newer version of a file that is not missing.
-                Thing::Link(to) if to != path && !is_below(to, path) || matches!(t, Thing::Link(to) if in_other_source(to, path)) => {
-                    match &there[to] {
-                        Thing::Link(_) => panic!("a name of a name"),
-                        file => file.clone(),
-                    }
-                }
-                t => t.clone(),
-            };
-            if p == path || !out.contains_key(p) {
-                out.insert(p.clone(), t);
+    }
+}
+
+fn missing_of(tree: &Map) -> Vec<Vec<u8>> {
+    tree.iter().filter(|(_, t)| **t == Thing::Missing).map(|(p, _)| p.clone()).collect()
+}
+
+/// The newest tree of a chain, and in the place of what is missing what the nearest ancestor has.
+fn with_older(chain: &[Snapshot]) -> Map {
+    let mut out = chain[0].tree.clone();
+    for path in missing_of(&chain[0].tree) {
+        let has = |n: &usize| chain[*n].tree.get(&path).is_some_and(|t| *t != Thing::Missing);
+        if let Some(n) = (1..chain.len()).find(has) {
+            stand_in(&mut out, &with_older(&chain[n..]), &path);
+        }
+    }
+    out
+}
+
+/// The same, and then what snapshots before the full have.
+fn with_all_older(history: &[(Snapshot, bool)]) -> Map {
+    let newest = history.len() - 1;
+    let mut out = with_older(&chain(history, newest));
+    let before = history.len() - chain(history, newest).len();
+    for n in (0..before).rev() {
+        let there = with_older(&chain(history, n));
+        for path in missing_of(&out) {
+            if history[n].0.tree.get(&path).is_some_and(|t| *t != Thing::Missing) {
+                stand_in(&mut out, &there, &path);
             }
         }
     }
     out
 }
 
-fn merged(chain: &[Snapshot]) -> Merged {
-    let mut open = |level: Level| {
-        let lines = chain[usize::from(level)].lines.clone();
-        let sources = SOURCES.iter().map(|s| s.to_vec()).collect();
-        Ok(Listed { lines: Box::new(lines.into_iter().map(Ok)), sources })
+/// Names of files as files of their own: whether two names that both stand in stay links is nobody's promise.
+fn unlinked(tree: &Map) -> Map {
+    let content = |t: &Thing| match t {
+        Thing::Link(to) => tree[to].clone(),
+        thing => thing.clone(),
     };
-    merge(Archive::State, chain.len(), &mut open).unwrap()
+    tree.iter().map(|(p, t)| (p.clone(), content(t))).collect()
+}
+
+fn sources() -> Vec<Vec<u8>> {
+    SOURCES.iter().map(|s| s.to_vec()).collect()
+}
+
+fn listed(chain: &[Snapshot], level: Level) -> Listed<'static> {
+    let lines = chain[usize::from(level)].lines.clone();
+    Listed { lines: Box::new(lines.into_iter().map(Ok)), sources: sources() }
+}
+
+fn merged(chain: &[Snapshot]) -> Merged {
+    merge(Archive::State, chain.len(), &mut |level| Ok(listed(chain, level))).unwrap()
 }
 
 /// What the merged tree says, with the contents that its places lead to.
@@ -397,14 +436,23 @@ proptest! {
 
     #[test]
     fn chains_merge_to_their_newest_tree(seed in any::<u64>()) {
-        let mut dice = Dice(seed);
-        let chain = chain(&mut dice);
-        let mut merged = merged(&chain);
-        assert_eq!(read(&merged, &chain), chain[0].tree);
-        let lacks = chain[0].tree.values().filter(|t| **t == Thing::Missing).count();
-        assert!(merged.missing.len() >= lacks);
+        let history = history(&mut Dice(seed));
+        let newest = history.len() - 1;
+        let mut archives = chain(&history, newest);
+        let mut merged = merged(&archives);
+        assert_eq!(read(&merged, &archives), archives[0].tree);
         merged.take_older();
-        let trees: Vec<Map> = chain.iter().map(|s| s.tree.clone()).collect();
-        assert_eq!(read(&merged, &chain), with_older(&trees));
+        assert_eq!(unlinked(&read(&merged, &archives)), unlinked(&with_older(&archives)));
+        for n in (0..history.len() - archives.len()).rev() {
+            let older = chain(&history, n);
+            let first = Level::try_from(archives.len()).unwrap();
+            let mut open = |level| Ok(listed(&older, level));
+            if merged.look_in(Archive::State, &sources(), first, older.len(), &mut open).unwrap() {
+                archives.extend(older);
+            }
+        }
+        let found = read(&merged, &archives);
+        assert_eq!(unlinked(&found), unlinked(&with_all_older(&history)));
+        assert_eq!(merged.lacking().len(), missing_of(&found).len());
     }
 }
