@@ -243,7 +243,9 @@ fn open_chain(store: &Store, chain: &[&Found], identities: &Identities) -> Resul
     let merged = merge(newest.archive, chain.len(), &mut read).map_err(|e| {
         if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
             let id = &newest.id;
-            return e.hint(format!("it is of the chain of {id}; another snapshot may be whole: `lifeboat list` shows them"));
+            return e.hint(format!(
+                "it is of the chain of {id}; another snapshot may be whole: `lifeboat list` shows them"
+            ));
         }
         e
     })?;

@@ -308,14 +308,16 @@ pub fn chain<'a>(
     let mut out = vec![first];
     let mut child = first;
     while let Some(parent) = child.usable(allow_unsigned).and_then(|c| c.parent.as_ref()) {
-        let broken = |why: String, expired| Broken { id: first.place.id.clone(), needs: parent.id.clone(), why, expired };
+        let broken =
+            |why: String, expired| Broken { id: first.place.id.clone(), needs: parent.id.clone(), why, expired };
         let damage = |why: &str| Err(broken(why.to_owned(), false));
         let same = |f: &&Found| f.place.archive == first.place.archive && f.place.id == parent.id;
         let there: Vec<&Found> = found.iter().filter(same).collect();
         let usable = there.iter().copied().filter(|f| f.usable(allow_unsigned).is_some());
         let named: Vec<&Found> = usable.clone().filter(|f| f.commit_sha256 == parent.sha256).collect();
         // A pinned copy is as good as the original, and may outlive it.
-        let best = named.into_iter().max_by_key(|f| (f.damage().is_none(), f.verified().is_some(), !f.place.is_pinned()));
+        let best =
+            named.into_iter().max_by_key(|f| (f.damage().is_none(), f.verified().is_some(), !f.place.is_pinned()));
         let Some(best) = best else {
             if usable.count() > 0 {
                 return damage("is another one on the store than the one it was made on");

@@ -84,10 +84,7 @@ impl Checker {
             return Ok(());
         }
         let names = (path::printable(path), path::printable(ancestor));
-        Err(Error::damaged(format!(
-            "entry {} of the manifest lies below {}, which is no directory",
-            names.0, names.1
-        )))
+        Err(Error::damaged(format!("entry {} of the manifest lies below {}, which is no directory", names.0, names.1)))
     }
 
     /// Checks the sums, after the last entry.

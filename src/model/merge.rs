@@ -255,11 +255,7 @@ impl Older {
 ///
 /// # Errors
 /// [`Kind::Damaged`](crate::Kind::Damaged) when the manifests do not fit on each other; those of `open` and of reading.
-pub fn merge<'a>(
-    archive: Archive,
-    count: usize,
-    open: &mut dyn FnMut(Level) -> Result<Listed<'a>>,
-) -> Result<Merged> {
+pub fn merge<'a>(archive: Archive, count: usize, open: &mut dyn FnMut(Level) -> Result<Listed<'a>>) -> Result<Merged> {
     read(archive, count, open, Scope::All)
 }
 
@@ -411,8 +407,7 @@ fn further_wants(bases: &Bases, older: &Older) -> Wants {
 
 /// Hard links among what stands in whose file does not: it is not missing, or comes from another tree.
 fn names_without_file(older: &Older) -> Vec<(Index, Level)> {
-    let links: Vec<Index> =
-        older.tree.indices().filter(|i| older.tree.node(*i).kind == Kind::Hardlink).collect();
+    let links: Vec<Index> = older.tree.indices().filter(|i| older.tree.node(*i).kind == Kind::Hardlink).collect();
     if links.is_empty() {
         return Vec::new();
     }
@@ -620,9 +615,7 @@ fn placed(extents: &[Extent], level: Level, at: u64) -> Vec<Piece> {
 fn overlay(base: Vec<Piece>, size: u64, patch: &[Piece]) -> Vec<Piece> {
     let mut out: Vec<Piece> = Vec::with_capacity(base.len() + patch.len());
     let mut push = |piece: Piece| match out.last_mut() {
-        Some(last)
-            if last.end() == piece.offset && last.level == piece.level && last.at + last.length == piece.at =>
-        {
+        Some(last) if last.end() == piece.offset && last.level == piece.level && last.at + last.length == piece.at => {
             last.length += piece.length;
         }
         _ => out.push(piece),

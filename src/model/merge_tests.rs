@@ -149,7 +149,8 @@ fn unreadable(tree: &Map, missing: &BTreeSet<Vec<u8>>) -> Map {
         if !out.contains_key(path) {
             continue;
         }
-        let kept: Map = out.iter().filter(|(p, _)| in_other_source(p, path)).map(|(p, t)| (p.clone(), t.clone())).collect();
+        let kept: Map =
+            out.iter().filter(|(p, _)| in_other_source(p, path)).map(|(p, t)| (p.clone(), t.clone())).collect();
         remove(&mut out, path);
         out.extend(kept);
         out.insert(path.clone(), Thing::Missing);
@@ -190,7 +191,8 @@ fn store(snapshot: &mut Snapshot, path: &[u8], old: Option<&Map>, dice: &mut Dic
         .collect();
     if !bases.is_empty() && dice.roll(3) > 0 {
         let old = old.unwrap();
-        let base = if old.contains_key(path) && bases.contains(&path.to_vec()) { path.to_vec() } else { dice.one(&bases) };
+        let base =
+            if old.contains_key(path) && bases.contains(&path.to_vec()) { path.to_vec() } else { dice.one(&bases) };
         let mut before = content_of(old, &base);
         before.resize(content.len(), 0);
         let mut extents: Vec<(u64, u64)> = Vec::new();

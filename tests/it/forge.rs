@@ -48,12 +48,7 @@ pub fn hardlink(path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Item {
 }
 
 /// A file of an incremental, made from `base` by writing `extents` of its new content over it.
-pub fn delta(
-    path: impl AsRef<[u8]>,
-    base: impl AsRef<[u8]>,
-    new: impl AsRef<[u8]>,
-    extents: &[(u64, u64)],
-) -> Item {
+pub fn delta(path: impl AsRef<[u8]>, base: impl AsRef<[u8]>, new: impl AsRef<[u8]>, extents: &[(u64, u64)]) -> Item {
     let (path, entry, new) = file(path, new);
     let cut = |(offset, length): &(u64, u64)| {
         let from = usize::try_from(*offset).unwrap();
@@ -192,13 +187,26 @@ impl Forger {
         let mut made = self.made.lock().unwrap();
         *made += 1;
         let (id, seq) = (SnapshotId::new(NOW - 1000 + i64::from(*made), *made), u64::from(*made) + 1_795_000_000);
-        let mut draft = self.draft(Archive::State, &id, seq, items, Some(tree));
+        self.put_on_as(parent, &id, seq, items, tree, edit)
+    }
+
+    /// [`Forger::put_on`] with an id and a seq.
+    pub fn put_on_as(
+        &self,
+        parent: &Reference,
+        id: &SnapshotId,
+        seq: u64,
+        items: Vec<Item>,
+        tree: &[Item],
+        edit: &dyn Fn(&mut Draft),
+    ) -> Reference {
+        let mut draft = self.draft(Archive::State, id, seq, items, Some(tree));
         draft.place.parent = Some(parent.id.clone());
         draft.place.tier = Some("hourly".to_owned());
         draft.header.parent = Some(parent.id.to_string());
         draft.header.tier = Some("hourly".to_owned());
         draft.parent = Some(Reference { life: None, ..parent.clone() });
-        self.finish(draft, &id, seq, edit)
+        self.finish(draft, id, seq, edit)
     }
 
     fn finish(&self, mut draft: Draft, id: &SnapshotId, seq: u64, edit: &dyn Fn(&mut Draft)) -> Reference {
@@ -243,14 +251,7 @@ impl Forger {
         }
     }
 
-    fn draft(
-        &self,
-        archive: Archive,
-        id: &SnapshotId,
-        seq: u64,
-        mut items: Vec<Item>,
-        tree: Option<&[Item]>,
-    ) -> Draft {
+    fn draft(&self, archive: Archive, id: &SnapshotId, seq: u64, mut items: Vec<Item>, tree: Option<&[Item]>) -> Draft {
         let opening = if archive == Archive::State { &self.kit.state } else { &self.kit.secrets };
         let recipients = Recipients::parse(&[&opening.as_ref().unwrap().recipient]).unwrap();
         let options = Options { level: 3, check: true, workers: 1, uploads: 1, pad: archive == Archive::Secrets };
@@ -261,7 +262,8 @@ impl Forger {
         };
         let ((), written) = archive_writer::write(&options, &recipients, &keep, |tar| {
             for (n, (path, entry, content)) in items.iter_mut().enumerate() {
-                if matches!(entry.kind, Kind::Deleted | Kind::Missing) || tree.is_some() && entry.kind == Kind::Hardlink {
+                if matches!(entry.kind, Kind::Deleted | Kind::Missing) || tree.is_some() && entry.kind == Kind::Hardlink
+                {
                     continue;
                 }
                 let at = match &mut entry.delta {
