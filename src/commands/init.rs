@@ -400,10 +400,10 @@ fn former_sources(
     let found = snapshots::load(store, &kit.series, Some(key)).ok()?;
     let newest = snapshots::newest(&found, Archive::State)?;
     let identities = Identities::parse(kit.identities(Which::State)).ok()?;
-    let opened = super::opened::open(store, newest, identities).ok()?;
+    let header = super::opened::header(store, newest, &identities).ok()?;
     let layout = Layout::machine(world.home.as_os_str().as_bytes());
     let mut out: Vec<Source> = Vec::new();
-    for source in opened.header.sources {
+    for source in header.sources {
         let path = printable(&layout.to_disk(&source.path.bytes()));
         let source = Source::new(source.preset.map_or(Origin::Path(path), Origin::Preset));
         if !out.contains(&source) {

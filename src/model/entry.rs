@@ -9,6 +9,11 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// The largest file that a reader accepts, in bytes: what an offset can address.
 pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
 
+/// The most extents that a delta may have: a file that changed in more places is stored whole.
+pub const DELTA_EXTENTS_MAX: usize = 100_000;
+/// What offsets and lengths of a delta's extents are multiples of, in bytes, but for the last length.
+pub const DELTA_BLOCK_BYTES: u64 = 4096;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -197,6 +202,7 @@ impl Entry {
                 return Err(Error::damaged("it is a delta and has holes"));
             }
             check_extents(&delta.extents, self.size)?;
+            check_blocks(&delta.extents)?;
         }
         if self.kind == Kind::File && self.stored() > 0 && self.at.is_none() {
             return Err(Error::damaged("it has content but no place in the archive"));
@@ -213,6 +219,21 @@ fn check_extents(extents: &[Extent], size: u64) -> Result<()> {
             return Err(Error::damaged("its extents overlap or leave the file"));
         }
         end = stop;
+    }
+    Ok(())
+}
+
+/// What a script that restores with blocks of 4096 bytes relies on.
+fn check_blocks(extents: &[Extent]) -> Result<()> {
+    if extents.len() > DELTA_EXTENTS_MAX {
+        return Err(Error::damaged(format!("its delta has more than {DELTA_EXTENTS_MAX} extents")));
+    }
+    let last = extents.len().saturating_sub(1);
+    let whole = |n: usize, (offset, length): &Extent| {
+        offset % DELTA_BLOCK_BYTES == 0 && (n == last || length % DELTA_BLOCK_BYTES == 0)
+    };
+    if !extents.iter().enumerate().all(|(n, extent)| whole(n, extent)) {
+        return Err(Error::damaged(format!("its delta's extents are not multiples of {DELTA_BLOCK_BYTES} bytes")));
     }
     Ok(())
 }

@@ -12,7 +12,11 @@ pub mod database;
 pub mod entry;
 pub mod kit;
 pub mod layout;
+pub mod loader;
 pub mod manifest;
+pub mod merge;
+#[cfg(test)]
+mod merge_tests;
 pub mod names;
 mod parent;
 pub mod path;

@@ -9,7 +9,8 @@ use super::archive_writer::skippable;
 use super::seal;
 use crate::error::{Error, Result};
 use crate::model::entry::Entry;
-use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, Loader, write_entry};
+use crate::model::loader::{Checker, Loader};
+use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, parse_entry, write_entry};
 use crate::model::store_key::Archive;
 use crate::model::tree::Tree;
 
@@ -156,11 +157,24 @@ fn truncated(name: &str, e: std::io::Error) -> Error {
     Error::damaged(format!("{name} is truncated or altered")).because(e)
 }
 
-fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<LineReader<impl BufRead + use<'a>>> {
+fn lines<'a>(name: &str, plain: impl Read + 'a) -> Result<LineReader<Plain<'a>>> {
+    let plain: Box<dyn Read + 'a> = Box::new(plain);
     let mut zstd = zstd::stream::read::Decoder::new(plain).map_err(|e| truncated(name, e))?;
     // 2^27 is what stock zstd accepts without a flag.
     zstd.window_log_max(27).map_err(|e| truncated(name, e))?;
     Ok(LineReader { input: BufReader::with_capacity(1 << 16, zstd), line: Vec::new(), name: name.to_owned() })
+}
+
+/// The lines of a manifest, out of zstd, out of age.
+type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dyn Read + 'a>>>>;
+
+impl LineReader<Plain<'_>> {
+    /// Reads to age's last chunk, which proves that nothing was cut off.
+    fn drain(self) -> Result<()> {
+        let mut plain = self.input.into_inner().finish();
+        std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(&self.name, e))?;
+        Ok(())
+    }
 }
 
 /// Reads only the header of the object `sealed`.
@@ -168,8 +182,7 @@ fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<LineReader<impl BufR
 /// # Errors
 /// As [`read`].
 pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result<Header> {
-    let mut plain = seal::open(sealed, identities, name)?;
-    lines(name, &mut plain)?.header()
+    lines(name, seal::open(sealed, identities, name)?)?.header()
 }
 
 /// Reads the object `sealed`, called `name` in errors, to its end.
@@ -178,19 +191,55 @@ pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
 /// [`Header::parse`] and [`Loader`] refuse.
 pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive) -> Result<(Header, Tree)> {
-    let mut plain = seal::open(sealed, identities, name)?;
-    let mut lines = lines(name, &mut plain)?;
-    let header = lines.header()?;
-    if header.archive != archive.word() {
-        return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
-    }
+    let (header, mut lines) = begin(name, sealed, identities, archive)?;
     let mut loader = Loader::new(archive, &header);
     while lines.next(LINE_BYTES_MAX)? {
         loader.line(&lines.line)?;
     }
-    drop(lines);
-    // Reaching age's last chunk proves that nothing was cut off.
-    std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(name, e))?;
-    let tree = loader.finish(&header)?;
+    lines.drain()?;
+    let tree = loader.finish()?;
     Ok((header, tree))
+}
+
+/// Reads the object `sealed` entry by entry: a chain's manifests are merged without holding any of them whole. Whoever
+/// reaches the end knows that all was as the header says.
+///
+/// # Errors
+/// As [`read`], but for hard links, which are of the tree.
+pub fn entries<'a>(
+    name: &str,
+    sealed: &'a [u8],
+    identities: &Identities,
+    archive: Archive,
+) -> Result<(Header, impl Iterator<Item = Result<(Vec<u8>, Entry)>> + use<'a>)> {
+    let (header, lines) = begin(name, sealed, identities, archive)?;
+    let mut checker = Checker::new(&header);
+    let mut lines = Some(lines);
+    let mut next = move || -> Result<Option<(Vec<u8>, Entry)>> {
+        let Some(reading) = &mut lines else { return Ok(None) };
+        if reading.next(LINE_BYTES_MAX)? {
+            let (path, entry) = parse_entry(&reading.line)?;
+            checker.entry(&path, &entry)?;
+            return Ok(Some((path, entry)));
+        }
+        lines.take().map_or(Ok(()), LineReader::drain)?;
+        checker.finish()?;
+        Ok(None)
+    };
+    Ok((header, std::iter::from_fn(move || next().transpose())))
+}
+
+/// Opens a manifest and reads its header.
+fn begin<'a>(
+    name: &str,
+    sealed: &'a [u8],
+    identities: &Identities,
+    archive: Archive,
+) -> Result<(Header, LineReader<Plain<'a>>)> {
+    let mut lines = lines(name, seal::open(sealed, identities, name)?)?;
+    let header = lines.header()?;
+    if header.archive != archive.word() {
+        return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
+    }
+    Ok((header, lines))
 }

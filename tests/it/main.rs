@@ -32,6 +32,9 @@ mod forge;
 /// What a malicious holder of the keys could sign: each refused, and nothing written.
 mod hostile;
 
+/// Chains forged member by member: what comes back, which is taken, what is refused.
+mod chains;
+
 /// What somebody with write access to the store could do to it.
 mod tamper;
 
