@@ -244,6 +244,8 @@ fn strangers(run: &Run<'_>, events: &mut Events<'_>) -> Result<()> {
 fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let known = run.catalog.snapshots()?;
     let Some(newest) = known.iter().map(|k| k.past.id.unix_seconds()).max() else { return Ok(Vec::new()) };
+    // What was there before this catalog began is no stranger.
+    let first = known.iter().map(|k| k.past.seq).min().unwrap_or(0);
     let key = SigningKey::public(run.key);
     let mut out = Vec::new();
     for tier in run.store.list_directories("state")? {
@@ -252,7 +254,8 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
             // A name from the future proves nothing, and costs one look.
             let late = place.id.unix_seconds() > newest.saturating_sub(DAY_SECONDS);
             if late && !place.is_pinned() && !known.iter().any(|k| k.past.id == place.id) {
-                out.push(snapshots::look_at(run.store, &key, place)?);
+                let found = snapshots::look_at(run.store, &key, place)?;
+                out.extend(Some(found).filter(|f| f.verified().is_some_and(|c| c.seq > first)));
             }
         }
     }

@@ -521,6 +521,11 @@ impl Work<'_> {
         record: Option<&Record>,
     ) -> Result<Option<(Summary, Spooled)>> {
         let tree_path = self.scan.tree.path(index);
+        // Who looked for holes left it somewhere.
+        if let Err(e) = std::io::Seek::rewind(&mut file.file) {
+            self.cannot_read(index, &e.to_string());
+            return Ok(None);
+        }
         let (large, limit) = (file.entry.size >= BLOCKS_FROM, worth(file.entry.size));
         let rows = || self.catalog.blocks(&tree_path);
         let since = Since { seq: self.seq, parent: record.map(|_| self.parent), born: record.is_none() };

@@ -355,17 +355,20 @@ fn a_pending_commit_that_cannot_be_finished() {
         machine.init(&["agent"]);
         machine.backup();
         machine.world.fixed_now = Some(NOW + 60);
+        fill(&machine, "second");
         // The answer to the last put of the state archive, its commit, is lost for good, and then the store changes.
         let count =
             Wrap { plan: Plan { nth: usize::MAX, for_ever: false, after: false, full: true }, done: Arc::default() };
         count.with(&mut machine, |m| m.backup());
         let puts = count.done.load(Ordering::SeqCst);
         machine.world.fixed_now = Some(NOW + 120);
+        fill(&machine, "third");
         let wrap =
             Wrap { plan: Plan { nth: puts - 1, for_ever: true, after: false, full: true }, done: Arc::default() };
         wrap.with(&mut machine, Machine::try_backup).0.unwrap_err();
         let incomplete = machine.list().snapshots.into_iter().find(|r| r.status == "incomplete").unwrap();
-        let dir = machine.store().join(format!("state/monthly/{}/{}", incomplete.series, incomplete.id));
+        let parent = incomplete.parent.unwrap();
+        let dir = machine.store().join(format!("state/hourly/{}/{}.on.{parent}", incomplete.series, incomplete.id));
         if name.starts_with("commit") {
             std::fs::write(dir.join(name), "not yours").unwrap();
         } else {

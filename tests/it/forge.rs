@@ -291,7 +291,8 @@ impl Forger {
         let tree = tree.unwrap_or(&items);
         for (path, entry, _) in tree {
             let linked = tree.iter().find(|i| entry.kind == Kind::Hardlink && i.0 == entry.target);
-            digest.add(path, entry, linked.map_or(entry, |l| &l.1));
+            let linked = linked.map_or(entry, |l| &l.1);
+            digest.add(path, entry, linked, &lifeboat::model::record::xattr_digests(&linked.xattrs));
         }
         let state = archive == Archive::State;
         let header = Header {

@@ -43,6 +43,8 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn rows_tell_what_there_is() {
     let mut machine = machine();
     machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 3600);
+    machine.write("agent/notes.md", "changed");
+    machine.write("agent/.env", "KEY=changed");
     machine.backup();
     let (listing, events) = run(&machine, |a| a.identity = Some(machine.kit())).unwrap();
     assert!(events.is_empty() && listing.hidden.is_empty());
@@ -55,7 +57,7 @@ fn rows_tell_what_there_is() {
             ("secrets", first, None, Some(1), "ok"),
             ("state", first, Some("monthly"), Some(2), "ok"),
             ("secrets", second, None, Some(1), "ok"),
-            ("state", second, Some("monthly"), Some(2), "ok"),
+            ("state", second, Some("hourly"), Some(1), "ok"),
         ]
     );
     assert!(listing.snapshots.windows(2).all(|w| w[0].seq < w[1].seq));
@@ -143,7 +145,7 @@ fn statuses() {
 #[test]
 fn what_was_removed_is_noticed() {
     let mut machine = machine();
-    machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 3600);
+    machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 40 * 86_400);
     let first = stored(&machine, "state/monthly/testhost");
     machine.backup();
     std::fs::remove_dir_all(&first).unwrap();

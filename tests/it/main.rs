@@ -26,6 +26,9 @@ mod list;
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
+/// Histories of edits, and every snapshot of them.
+mod history;
+
 /// Archives forged by somebody who holds the keys, and other tools of attackers.
 mod forge;
 
