@@ -67,6 +67,26 @@ pub fn chain<'a>(links: &'a Links, id: &SnapshotId) -> Result<Vec<&'a Link>, Gap
     Ok(out)
 }
 
+/// What a snapshot is worth, by its chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worth<'a> {
+    /// The chain is there, from the snapshot up to a full.
+    Whole(Vec<&'a Link>),
+    /// It is broken, and the time that the snapshot was to be kept is over: it went the way of all snapshots.
+    Expired(Gap),
+    /// It is broken although the snapshot was to be kept: damage.
+    Broken(Gap),
+}
+
+/// Judges the chain of `id`, which was to be kept for `keep` seconds, at `now` in Unix seconds.
+pub fn worth<'a>(links: &'a Links, id: &SnapshotId, keep: i64, now: i64) -> Worth<'a> {
+    match chain(links, id) {
+        Ok(chain) => Worth::Whole(chain),
+        Err(gap) if now >= id.unix_seconds().saturating_add(keep) => Worth::Expired(gap),
+        Err(gap) => Worth::Broken(gap),
+    }
+}
+
 /// When the first member of a chain may go, in Unix seconds.
 pub fn ends(chain: &[&Link]) -> i64 {
     chain.iter().map(|link| link.ends()).min().unwrap_or(i64::MAX)
@@ -93,6 +113,19 @@ mod tests {
         let found = chain(&links, &all[2].id).unwrap();
         assert_eq!(found, [&all[2], &all[1], &all[0]]);
         assert_eq!(ends(&found), 5 * DAY_SECONDS);
+    }
+
+    #[test]
+    fn a_broken_chain_is_damage_until_the_keep_is_over() {
+        let child = link(5, Some(2), 9);
+        let gone = links(std::slice::from_ref(&child));
+        let keep_ends = child.id.unix_seconds() + 3 * DAY_SECONDS;
+        let gap = Gap(link(2, None, 0).id);
+        let judged = |now: i64| worth(&gone, &child.id, 3 * DAY_SECONDS, now);
+        assert_eq!(judged(keep_ends - 1), Worth::Broken(gap.clone()));
+        assert_eq!(judged(keep_ends), Worth::Expired(gap));
+        let there = links(&[child.clone(), link(2, None, 1)]);
+        assert!(matches!(worth(&there, &child.id, 0, i64::MAX), Worth::Whole(chain) if chain.len() == 2));
     }
 
     #[test]

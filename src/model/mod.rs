@@ -17,6 +17,7 @@ mod parent;
 pub mod path;
 mod patterns;
 pub mod preset;
+pub mod prune;
 pub mod store_key;
 pub mod tiers;
 pub mod tree;

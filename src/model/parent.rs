@@ -114,11 +114,7 @@ impl<'a> History<'a> {
 }
 
 fn choice(p: &Past, k: usize, skipped: usize) -> Choice {
-    let instead = match skipped {
-        0 => String::new(),
-        1 => ", since the parent it should have is not usable".to_owned(),
-        n => format!(", since {n} nearer ones are not usable"),
-    };
+    let instead = if skipped > 0 { ", since nearer ones are gone, too old or too deep" } else { "" };
     Choice { id: p.id.clone(), reason: format!("number {k} against {} {}{instead}", p.tier, p.id) }
 }
 

@@ -4,8 +4,8 @@
 //! Everything here is a function of what a host knows and of `now`. The parent itself is chosen in
 //! [`parent`](super::parent).
 
-use super::calendar::{period_days, period_name, period_start, rank};
-use super::config::Tier;
+use super::calendar::{DAY_SECONDS, period_days, period_name, period_start, rank};
+use super::config::{Tier, default_tiers};
 use super::parent::History;
 use super::store_key::SnapshotId;
 
@@ -89,6 +89,17 @@ pub fn life_days(tiers: &[Tier], index: usize) -> u64 {
         Some(coarser) => period_days(&tiers[coarser].name) + keep.max(finer),
         None if index + 1 < tiers.len() => keep.max(period_days(&tiers[0].name) + finer),
         None => keep,
+    }
+}
+
+/// How long a snapshot of a tier was promised to be kept, in seconds: as configured, else as is the default, else for
+/// its life of so many days.
+pub fn keep_seconds(tiers: &[Tier], tier: &str, life: u64) -> i64 {
+    let configured = tiers.iter().find(|t| t.name == tier).map(|t| t.keep_hours);
+    let default = || default_tiers().into_iter().find(|t| t.name == tier).map(|t| t.keep_hours);
+    match configured.or_else(default) {
+        Some(hours) => i64::from(hours) * 3600,
+        None => i64::try_from(life).unwrap_or(i64::MAX).saturating_mul(DAY_SECONDS),
     }
 }
 

@@ -35,6 +35,15 @@ fn past(n: u32, parent: Option<u32>, bytes: u64) -> Past {
 }
 
 #[test]
+fn keeps_are_what_was_promised() {
+    let list = tiers(&[("yearly", 24 * 400), ("hourly", 36)]);
+    assert_eq!(keep_seconds(&list, "hourly", 9), 36 * 3600);
+    // A tier that was taken away, and one that nobody knows.
+    assert_eq!(keep_seconds(&list, "daily", 9), 30 * 24 * 3600);
+    assert_eq!(keep_seconds(&list, "other", 9), 9 * 24 * 3600);
+}
+
+#[test]
 fn bursts_are_large_and_unusual() {
     const MIB: u64 = 1 << 20;
     // The full does not count. The median is 10 MiB.

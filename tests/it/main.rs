@@ -43,3 +43,6 @@ mod golden;
 
 /// Tier, parent, life and reason of snapshots, as timelines in text.
 mod timelines;
+
+/// Years of tiers, parents and lives, on a made-up store.
+mod simulation;
