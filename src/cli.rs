@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{backup, init, list, restore};
+use crate::commands::{backup, init, list, prune, restore};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::output::{self, Printer, Voice};
@@ -58,6 +58,9 @@ enum Command {
     /// Bring a snapshot back, from kit and store alone
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Remove what is past its life, from a store without a lifecycle
+    #[command(after_help = PRUNE_HELP)]
+    Prune(PruneArgs),
 }
 
 const INIT_HELP: &str = "\
@@ -101,6 +104,19 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+const PRUNE_HELP: &str = "\
+Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
+week ago. Never pinned ones, never the newest that can be restored, never what does not verify. A backup to a directory
+does this by itself; a bucket does it with rules that `lifeboat lifecycle print` writes.
+
+If the clock went more than two days between two runs, snapshots on three later days have to show that it is right.
+
+Examples:
+  lifeboat prune --dry-run                       what would go
+  lifeboat prune --yes                           the clock is right, whatever it looks like
+
+Exit codes: 0 done, 1 failed, 10 store or configuration missing, 11 another run holds the lock, 130 interrupted.";
 
 #[derive(Args)]
 struct InitArgs {
@@ -193,6 +209,16 @@ struct RestoreArgs {
     dry_run: bool,
 }
 
+#[derive(Args)]
+struct PruneArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Trust the clock, even if it moved
+    #[arg(long)]
+    yes: bool,
+}
+
 /// Parses `args`, runs what they ask for, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -271,6 +297,10 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 dry_run: a.dry_run,
             };
             let result = restore::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Prune(PruneArgs { dry_run, yes }) => {
+            let result = prune::run(world, &prune::Args { dry_run, yes }, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
     }

@@ -10,6 +10,7 @@ pub mod init;
 pub mod list;
 pub mod members;
 pub mod opened;
+pub mod prune;
 pub mod read_ahead;
 pub mod restore;
 pub mod session;

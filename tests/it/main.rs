@@ -46,3 +46,6 @@ mod timelines;
 
 /// Years of tiers, parents and lives, on a made-up store.
 mod simulation;
+
+/// What is past its life goes, and nothing else.
+mod prune;
