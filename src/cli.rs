@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, list, prune, restore};
+use crate::commands::{backup, init, lifecycle, list, prune, restore};
 use crate::error::Error;
 use crate::host::world::World;
+use crate::model::lifecycle::Cloud;
 use crate::output::{self, Printer, Voice};
 
 const EXIT_CODES: &str = "\
@@ -61,6 +62,9 @@ enum Command {
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
+    /// The rules with which a bucket does the same by itself
+    #[command(after_help = LIFECYCLE_HELP)]
+    Lifecycle(LifecycleArgs),
 }
 
 const INIT_HELP: &str = "\
@@ -117,6 +121,20 @@ Examples:
   lifeboat prune --yes                           the clock is right, whatever it looks like
 
 Exit codes: 0 done, 1 failed, 10 store or configuration missing, 11 another run holds the lock, 130 interrupted.";
+
+const LIFECYCLE_HELP: &str = "\
+One rule for each tier's prefix, for secrets and for drills, with the days that chains need; old versions, delete markers
+and unfinished uploads included. Pinned snapshots and keys have none. It only prints: no store is asked.
+
+Examples:
+  lifeboat lifecycle print > lifecycle.json      for the configured store, whatever cloud that is
+  lifeboat lifecycle print --for s3              the same, or an error if it is none of S3
+  aws s3api put-bucket-lifecycle-configuration --bucket NAME --lifecycle-configuration file://lifecycle.json
+  gcloud storage buckets update gs://NAME --lifecycle-file=lifecycle.json
+  az storage account management-policy create --account-name ACCOUNT --resource-group GROUP --policy @lifecycle.json
+
+Each of the three replaces all rules that are there: add those of other prefixes to the file first.
+Exit codes: 0 done, 1 failed, 2 the store is no bucket of that cloud, 10 configuration missing.";
 
 #[derive(Args)]
 struct InitArgs {
@@ -219,6 +237,30 @@ struct PruneArgs {
     yes: bool,
 }
 
+#[derive(Args)]
+struct LifecycleArgs {
+    #[command(subcommand)]
+    command: LifecycleCommand,
+}
+
+#[derive(Subcommand)]
+enum LifecycleCommand {
+    /// Print the rules as the cloud's own tool takes them
+    #[command(after_help = LIFECYCLE_HELP)]
+    Print {
+        /// Whose rules [default: by the configured store]
+        #[arg(long = "for", value_name = "CLOUD")]
+        cloud: Option<For>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum For {
+    S3,
+    Gcs,
+    Azure,
+}
+
 /// Parses `args`, runs what they ask for, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -297,6 +339,15 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 dry_run: a.dry_run,
             };
             let result = restore::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Lifecycle(LifecycleArgs { command: LifecycleCommand::Print { cloud } }) => {
+            let cloud = cloud.map(|cloud| match cloud {
+                For::S3 => Cloud::S3,
+                For::Gcs => Cloud::Gcs,
+                For::Azure => Cloud::Azure,
+            });
+            let result = lifecycle::run(world, &lifecycle::Args { cloud }, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         Command::Prune(PruneArgs { dry_run, yes }) => {

@@ -11,6 +11,7 @@ pub mod database;
 pub mod entry;
 pub mod kit;
 pub mod layout;
+pub mod lifecycle;
 pub mod manifest;
 pub mod names;
 mod parent;

@@ -49,3 +49,6 @@ mod simulation;
 
 /// What is past its life goes, and nothing else.
 mod prune;
+
+/// What a bucket is told to do by itself.
+mod lifecycle;
