@@ -88,6 +88,10 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read
 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
 const LIST_HELP: &str = "\
+Columns: the snapshot, its tier, its own size, its parent (the end of that one's id), how many snapshots its chain has and
+their size, until when all of it lives, and how many files it lists. Below a line stands what is wrong with it:
+`expired`, its time is over and part of it is gone already, which is no damage; `damaged`, `incomplete`, `unverified`.
+
 Examples:
   lifeboat list
   lifeboat list --store /mnt/nas/backups --all   every series on that store

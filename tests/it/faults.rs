@@ -22,7 +22,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::forge::{files, said, snapshot};
+use crate::forge::{copy, files, said, snapshot};
 use crate::world::{Machine, NOW};
 
 /// When an operation fails.
@@ -356,10 +356,6 @@ fn a_prune_fails() {
             at(n * day, "third");
         }
         second
-    };
-    let copy = |from: &Path, to: &Path| {
-        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-        assert!(copied.success());
     };
     copy(&store, &aside);
     let reset = || {
