@@ -196,5 +196,11 @@ fn remove(store: &Store, found: &Found) -> Result<()> {
     };
     let mut names: Vec<&String> = found.objects.keys().collect();
     names.sort_by_key(|name| order(name));
-    names.into_iter().try_for_each(|name| store.delete(&found.place.object(name)))
+    for name in names {
+        store.delete(&found.place.object(name)).map_err(|e| match e.advice() {
+            Some(_) => e,
+            None => e.hint("what went before it is gone for good; `lifeboat prune` goes on where this ended"),
+        })?;
+    }
+    Ok(())
 }

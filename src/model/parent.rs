@@ -64,7 +64,7 @@ impl<'a> History<'a> {
         let name = self.q.tiers[tier].name.as_str();
         let usable = |p: &'a Past| self.length(p, tier).is_some();
         let own = || self.q.past.iter().filter(|p| self.is_own(p));
-        let is_coarser = |p: &Past| rank(&p.tier) < rank(name);
+        let is_coarser = |p: &Past| rank(&p.tier).is_some_and(|r| Some(r) < rank(name));
         let mut coarser: Vec<&Past> = own().filter(|p| is_coarser(p) && !p.suspicious).collect();
         coarser.sort_by_key(|p| std::cmp::Reverse(p.seq));
         let first = own().find(|p| Some(&p.id) == self.q.generation);

@@ -47,7 +47,7 @@ pub struct Past {
 pub struct Question<'a> {
     /// The configured tiers, coarse to fine; never empty.
     pub tiers: &'a [Tier],
-    /// What there is, in any order.
+    /// What there is, in any order, with whole chains: a snapshot whose parent is not among them counts as broken.
     pub past: &'a [Past],
     /// The generation of this catalog; `None` before its first full.
     pub generation: Option<&'a SnapshotId>,
