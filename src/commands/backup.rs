@@ -8,7 +8,7 @@ use super::lineage::Lineage;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bundle, bytes_text, count_text, init, state_archive};
+use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -71,6 +71,8 @@ pub struct Done {
     pub unchanged: bool,
     /// Entries that were there in the parent and are not any more.
     pub deleted: u64,
+    /// Archives past their life that were removed from a store on this disk.
+    pub pruned: u64,
     /// Nothing was written.
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
@@ -112,6 +114,7 @@ impl Report for Done {
             (self.vanished, "went away while it ran"),
             (self.changed, "changed while being read"),
             (self.skipped, "left out by rule (-v lists them)"),
+            (self.pruned, "old archives removed from the store"),
         ] {
             if n > 0 {
                 notes.push(format!("{n} {text}"));
@@ -294,6 +297,13 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     match outcome.committed {
         Some(committed) => done.state = Some(take(&committed, done)),
         None => done.unchanged = done.secrets.is_none(),
+    }
+    // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
+    if done.state.is_some() && outcome.due && run.store.local().is_some() {
+        match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
+            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+            Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
+        }
     }
     if outcome.not_persistent {
         done.warnings.push(

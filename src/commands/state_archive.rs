@@ -29,6 +29,8 @@ pub struct Outcome {
     pub deleted: u64,
     /// Whether the catalog seems to be lost after each run.
     pub not_persistent: bool,
+    /// Whether it is the first of a day or more.
+    pub due: bool,
 }
 
 /// Writes a state archive if anything changed, or one is due.
@@ -51,7 +53,11 @@ pub fn write_if_changed(
     let seq = lineage.next_seq(run.world.now());
     // Told again by the next run, should this one fail: what it saw carries its own seq.
     let transaction = run.catalog.begin()?;
-    let mut outcome = Outcome { not_persistent: decision.answer.not_persistent, ..Outcome::default() };
+    let mut outcome = Outcome {
+        not_persistent: decision.answer.not_persistent,
+        due: decision.answer.fills,
+        ..Outcome::default()
+    };
     let Some(parent) = decision.parent.as_ref().map(|p| p.past.seq) else {
         let changes = compare(scan, &places, run.catalog, Look::Nothing)?;
         let work = StateWork { places: &places, changes: &changes, plan: None, transaction, checks: Checks::Full };

@@ -127,7 +127,8 @@ impl Store {
         }
         let local = LocalFileSystem::new_with_prefix(&dir)
             .map_err(|e| Error::not_there(format!("cannot open the store {name}")).because(e))?
-            .with_fsync(true);
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
         let mut inner: Arc<dyn ObjectStore> = Arc::new(local);
         if let Some(wrap) = &world.wrap_store {
             inner = wrap(inner);
@@ -218,6 +219,17 @@ impl Store {
             }
             Some(bytes) => Ok(bytes),
             None => Err(Error::damaged(format!("{key} is missing on {}", self.name()))),
+        }
+    }
+
+    /// Deletes an object; that it is not there is no error.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn delete(&self, key: &str) -> Result<()> {
+        match self.runtime.block_on(self.inner.delete(&Key::from(key))) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.failure("delete", key, e)),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod database;
 pub mod entry;
 pub mod kit;
 pub mod layout;
+pub mod lifecycle;
 pub mod loader;
 pub mod manifest;
 pub mod merge;

@@ -64,7 +64,7 @@ impl<'a> History<'a> {
         let name = self.q.tiers[tier].name.as_str();
         let usable = |p: &'a Past| self.length(p, tier).is_some();
         let own = || self.q.past.iter().filter(|p| self.is_own(p));
-        let is_coarser = |p: &Past| rank(&p.tier) < rank(name);
+        let is_coarser = |p: &Past| rank(&p.tier).is_some_and(|r| Some(r) < rank(name));
         let mut coarser: Vec<&Past> = own().filter(|p| is_coarser(p) && !p.suspicious).collect();
         coarser.sort_by_key(|p| std::cmp::Reverse(p.seq));
         let first = own().find(|p| Some(&p.id) == self.q.generation);
@@ -114,11 +114,7 @@ impl<'a> History<'a> {
 }
 
 fn choice(p: &Past, k: usize, skipped: usize) -> Choice {
-    let instead = match skipped {
-        0 => String::new(),
-        1 => ", since the parent it should have is not usable".to_owned(),
-        n => format!(", since {n} nearer ones are not usable"),
-    };
+    let instead = if skipped > 0 { ", since nearer ones are gone, too old or too deep" } else { "" };
     Choice { id: p.id.clone(), reason: format!("number {k} against {} {}{instead}", p.tier, p.id) }
 }
 

@@ -1,8 +1,7 @@
 //! Tiers: which one a new snapshot belongs to, what its parent is, and how long its objects must live so that what a
 //! tier promises to keep can be restored.
 //!
-//! Everything here is a function of what a host knows and of `now`. The parent itself is chosen in
-//! [`parent`](super::parent).
+//! Everything here is a function of what a host knows and of `now`. The parent itself is chosen in `parent.rs`.
 
 use super::calendar::{DAY_SECONDS, period_days, period_name, period_start, rank};
 use super::config::{Tier, default_tiers};
@@ -48,7 +47,7 @@ pub struct Past {
 pub struct Question<'a> {
     /// The configured tiers, coarse to fine; never empty.
     pub tiers: &'a [Tier],
-    /// What there is, in any order.
+    /// What there is, in any order, with whole chains: a snapshot whose parent is not among them counts as broken.
     pub past: &'a [Past],
     /// The generation of this catalog; `None` before its first full.
     pub generation: Option<&'a SnapshotId>,

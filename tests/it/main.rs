@@ -52,3 +52,9 @@ mod timelines;
 
 /// Years of tiers, parents and lives, on a made-up store.
 mod simulation;
+
+/// What is past its life goes, and nothing else.
+mod prune;
+
+/// What a bucket is told to do by itself.
+mod lifecycle;
