@@ -53,11 +53,8 @@ pub fn write_if_changed(
     let seq = lineage.next_seq(run.world.now());
     // Told again by the next run, should this one fail: what it saw carries its own seq.
     let transaction = run.catalog.begin()?;
-    let mut outcome = Outcome {
-        not_persistent: decision.answer.not_persistent,
-        due: decision.answer.fills,
-        ..Outcome::default()
-    };
+    let mut outcome =
+        Outcome { not_persistent: decision.answer.not_persistent, due: decision.answer.fills, ..Outcome::default() };
     let Some(parent) = decision.parent.as_ref().map(|p| p.past.seq) else {
         let changes = compare(scan, &places, run.catalog, Look::Nothing)?;
         let work = StateWork { places: &places, changes: &changes, plan: None, transaction, checks: Checks::Full };

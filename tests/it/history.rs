@@ -1,7 +1,7 @@
 //! Histories: any tree, any edits, any hours in between, and every snapshot of it comes back as the tree was then.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -184,26 +184,42 @@ fn apply(machine: &Machine, edit: &Edit) {
     }
 }
 
-/// The tree without what is secret or left out.
+/// The tree without what is secret or left out, by the rules as a user knows them.
 fn state_of(machine: &Machine) -> Tree {
-    let mut all = tree(&machine.home("agent"));
+    let home = machine.home("agent");
+    let mut all = tree(&home);
+    let meta = |path: &Path| home.join(path).symlink_metadata().unwrap();
     let excluded = std::fs::read_to_string(machine.world.config_file()).unwrap().contains("exclude = [\"skip/\"]");
-    let is_secret = |path: &Path| path.ends_with(".env");
-    let skipped = |path: &Path| excluded && path.starts_with("skip") && !path.ends_with(".env");
-    let is_dir = |line: &str| u32::from_str_radix(line.split(' ').next().unwrap(), 8).unwrap() & 0o170_000 == 0o040_000;
-    let skip_is_dir = all.get(Path::new("skip")).is_some_and(|line| is_dir(line));
-    all.retain(|path, _| !(skip_is_dir && skipped(path)) && !is_secret(path) && !path.iter().any(|p| p == ".env"));
-    // A directory that holds nothing but secrets is one.
-    let d = Path::new("d");
-    if machine.home("agent/d/.env").symlink_metadata().is_ok()
-        && all.get(d).is_some_and(|line| is_dir(line))
-        && !all.keys().any(|p| p != d && p.starts_with(d))
-    {
-        all.remove(d);
-        if all.len() == 1 {
-            all.clear();
+    if excluded && home.join("skip").symlink_metadata().is_ok_and(|m| m.is_dir()) {
+        all.retain(|path, _| !path.starts_with("skip"));
+    }
+    let named = |path: &Path| path.iter().any(|part| part == ".env");
+    // One secret name makes all names of a file secret.
+    let inodes: BTreeSet<u64> = all.keys().filter(|p| named(p) && meta(p).is_file()).map(|p| meta(p).ino()).collect();
+    let mut secret: BTreeSet<PathBuf> =
+        all.keys().filter(|p| named(p) || meta(p).is_file() && inodes.contains(&meta(p).ino())).cloned().collect();
+    for _ in 0..all.len() {
+        let before = secret.len();
+        for path in all.keys().rev() {
+            let below = |p: &&PathBuf| *p != path && p.starts_with(path);
+            let is_secret = match meta(path) {
+                // A directory that holds nothing but secrets is one, and so is a link to one.
+                m if m.is_dir() => {
+                    all.keys().any(|p| below(&p)) && all.keys().filter(below).all(|p| secret.contains(p))
+                }
+                m if m.is_symlink() => std::fs::canonicalize(home.join(path))
+                    .is_ok_and(|real| real.strip_prefix(&home).is_ok_and(|real| secret.contains(real))),
+                _ => false,
+            };
+            if is_secret {
+                secret.insert(path.clone());
+            }
+        }
+        if secret.len() == before {
+            break;
         }
     }
+    all.retain(|path, _| !secret.contains(path));
     all
 }
 
@@ -216,6 +232,7 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
     machine.write("agent/d/e/a", "deep");
     machine.init(&["agent"]);
     let mut expected: BTreeMap<String, Tree> = BTreeMap::new();
+    let mut promises: BTreeMap<String, i64> = BTreeMap::new();
     let mut newest: Option<String> = None;
     for (edits, pause) in rounds {
         edits.iter().for_each(|edit| apply(&machine, edit));
@@ -225,6 +242,13 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
         match done.state {
             Some(written) => {
                 newest = Some(written.id.clone());
+                let days = match written.tier.as_deref().unwrap() {
+                    "monthly" => 365,
+                    "weekly" => 84,
+                    "daily" => 30,
+                    _ => 1,
+                };
+                promises.insert(written.id.clone(), machine.world.now() + days * 86_400);
                 expected.insert(written.id, now);
             }
             None => same(&expected[newest.as_ref().unwrap()], &now),
@@ -233,7 +257,12 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
         // File systems tick in milliseconds, and a clock ahead takes nothing for young.
         std::thread::sleep(Duration::from_millis(12));
     }
+    let left: Vec<String> = machine.list().snapshots.into_iter().filter(|r| r.status == "ok").map(|r| r.id).collect();
     for (id, then) in &expected {
+        if !left.contains(id) {
+            assert!(promises[id] < machine.world.now(), "{id} is gone before its time");
+            continue;
+        }
         let target = machine.target("restored");
         let (done, _) = machine
             .try_restore(&target, |a| {

@@ -15,7 +15,10 @@ fn backup(machine: &mut Machine, day: i64, words: &str) -> String {
     machine.world.fixed_now = Some(NOW + day * DAY);
     machine.write("agent/notes.md", words);
     machine.write("agent/.env", format!("API_KEY={words}"));
-    machine.backup().state.unwrap().id
+    machine.world.wrap_store = Some(crate::faults::no_deletes());
+    let id = machine.backup().state.unwrap().id;
+    machine.world.wrap_store = None;
+    id
 }
 
 /// A machine with a snapshot that is past its life, one that is not, and four days that witness the clock.
