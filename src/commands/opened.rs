@@ -12,10 +12,12 @@ use crate::model::commit::{Commit, Object};
 use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Frame, Header};
-use crate::model::merge::{Holders, Level, Listed, Merged, Missing, merge};
+use crate::model::merge::{Merged, Missing, merge};
 use crate::model::path::printable;
+use crate::model::pieces::Holders;
 use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
+use crate::model::walk::{Level, Listed};
 use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
 
@@ -278,7 +280,7 @@ impl Manifests {
         let name = self.members[level].place.object(MANIFEST);
         let (header, lines) = manifest_file::entries(&name, &self.sealed[level], identities, archive)?;
         let sources = header.sources.iter().map(|s| s.path.bytes()).collect();
-        Ok(Listed { lines: Box::new(lines), sources })
+        Ok(Listed { lines, sources })
     }
 
     /// Whether the newest of them says of all these paths that it could not read them either: what is missing is listed

@@ -1,123 +1,17 @@
 //! Merging the manifests of a chain into the one tree of its newest snapshot, as section 5 of `FORMAT.md` says.
 //!
-//! All manifests are read side by side, ascending by path, so that none of them is ever held whole beside the result. A
-//! *level* is an archive's place in the chain: 0 is the snapshot itself, 1 its parent, and so on to the full.
+//! A *level* is an archive's place in the chain: 0 is the snapshot itself, 1 its parent, and so on to the full.
 
 use std::collections::HashMap;
 
-use super::entry::{Entry, Extent, Kind};
+use super::entry::{Entry, Kind};
 use super::loader::{Growing, check_links};
 use super::path::{is_below, printable};
+use super::pieces::{Bases, Flattener, Holders};
 use super::store_key::Archive;
 use super::tree::{Children, Index, NONE, Tree};
+use super::walk::{Level, Listed, Walk, levels};
 use crate::error::{Error, Result};
-
-/// Place of an archive in its chain.
-pub type Level = u16;
-
-/// How many pieces the files of a snapshot may be put together from, all in all: some 512 MiB of memory. A delta has at
-/// most [`DELTA_EXTENTS_MAX`](super::entry::DELTA_EXTENTS_MAX) extents, so only what was made to do harm comes near.
-pub const PIECES_MAX: usize = 16 << 20;
-
-/// The entries of one manifest, ascending by path.
-pub type Lines<'a> = Box<dyn Iterator<Item = Result<(Vec<u8>, Entry)>> + 'a>;
-
-/// One manifest of a chain, as it is read.
-pub struct Listed<'a> {
-    /// Its entries.
-    pub lines: Lines<'a>,
-    /// The source roots that its header names.
-    pub sources: Vec<Vec<u8>>,
-}
-
-/// A run of a file's content, and where it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Offset in the file.
-    pub offset: u64,
-    /// Bytes.
-    pub length: u64,
-    /// The archive that holds them.
-    pub level: Level,
-    /// Offset in that archive's tar stream.
-    pub at: u64,
-}
-
-impl Piece {
-    fn end(&self) -> u64 {
-        self.offset + self.length
-    }
-
-    /// What is left of it from `offset` on, which lies within it.
-    fn from(self, offset: u64) -> Piece {
-        let cut = offset - self.offset;
-        Piece { offset, length: self.length - cut, at: self.at + cut, ..self }
-    }
-
-    fn until(self, end: u64) -> Piece {
-        Piece { length: end - self.offset, ..self }
-    }
-}
-
-/// Which archive of a chain holds what of a tree's files.
-#[derive(Default)]
-pub struct Holders {
-    /// Per entry; what is past the end is level 0.
-    level: Vec<Level>,
-    /// Of files whose content comes from several places, all of them, ascending by offset; the rest is zeros.
-    pieces: HashMap<Index, Vec<Piece>>,
-    /// Of files that a delta extends with zeros, how many bytes.
-    zeros: HashMap<Index, u64>,
-}
-
-impl Holders {
-    /// The archive that lists the entry, and holds its content, if [`Holders::pieces`] does not say otherwise.
-    pub fn level(&self, index: Index) -> Level {
-        self.level.get(at(index)).copied().unwrap_or(0)
-    }
-
-    /// What the file is put together from; `None` where it lies in one archive as the tree says.
-    pub fn pieces(&self, index: Index) -> Option<&[Piece]> {
-        self.pieces.get(&index).map(Vec::as_slice)
-    }
-
-    /// The files that are put together from pieces.
-    pub fn pieced(&self) -> impl Iterator<Item = Index> {
-        self.pieces.keys().copied()
-    }
-
-    /// Bytes that the file takes on a disk.
-    pub fn bytes(&self, tree: &Tree, index: Index) -> u64 {
-        let stored = match self.pieces(index) {
-            Some(pieces) => pieces.iter().map(|p| p.length).sum(),
-            None => tree.stored(index).map_or(0, |s| s.1),
-        };
-        stored + self.zeros.get(&index).copied().unwrap_or(0)
-    }
-
-    /// Gives the entry `to` the content of `from`.
-    pub fn copy(&mut self, from: Index, to: Index) {
-        self.set_level(to, self.level(from));
-        if let Some(pieces) = self.pieces.get(&from).cloned() {
-            self.pieces.insert(to, pieces);
-        }
-        if let Some(zeros) = self.zeros.get(&from).copied() {
-            self.zeros.insert(to, zeros);
-        }
-    }
-
-    fn shift(&mut self, by: impl Fn(Level) -> Level) {
-        self.level.iter_mut().for_each(|level| *level = by(*level));
-        self.pieces.values_mut().flatten().for_each(|piece| piece.level = by(piece.level));
-    }
-
-    fn set_level(&mut self, index: Index, level: Level) {
-        if self.level.len() <= at(index) {
-            self.level.resize(at(index) + 1, 0);
-        }
-        self.level[at(index)] = level;
-    }
-}
 
 /// A path that the snapshot says could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,13 +127,7 @@ impl Merged {
                 }
             };
             self.tree.set_entry(index, &entry);
-            self.holders.set_level(index, older.holders.level(i));
-            if let Some(pieces) = older.holders.pieces.get(&i) {
-                self.holders.pieces.insert(index, pieces.clone());
-            }
-            if let Some(zeros) = older.holders.zeros.get(&i) {
-                self.holders.zeros.insert(index, *zeros);
-            }
+            self.holders.take(index, &older.holders, i);
             moved.push(index);
         }
     }
@@ -296,14 +184,10 @@ fn read<'a>(
     outside_names(&mut merged.older, &bases);
     check_links(&merged.tree)?;
     check_links_within(&merged.tree, &merged.holders)?;
-    let mut flat = Flattener { bases: &bases, pieces: 0 };
+    let mut flat = Flattener::new(&bases);
     flat.all(&mut merged.tree, &mut merged.holders)?;
     flat.all(&mut merged.older.tree, &mut merged.older.holders)?;
     Ok(merged)
-}
-
-fn levels(count: usize) -> Result<Level> {
-    Level::try_from(count).map_err(|_| Error::damaged(format!("its chain has {count} members, more than can be")))
 }
 
 /// Reads all manifests once, ascending by path, into the tree; and what is wanted of older trees into `bases`.
@@ -321,7 +205,7 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases,
             Some(found) => (Some((0, found)), true),
             None => {
                 let region = regions.iter().rev().find(|r| is_below(&path, &r.path));
-                let region = region.filter(|r| !walk.cursors[usize::from(r.by)].in_other_source(&path, &r.path));
+                let region = region.filter(|r| !walk.in_other_source(r.by, &path, &r.path));
                 (region.and_then(|r| Some((r.tree, walk.at(r.tree, &path)?))), false)
             }
         };
@@ -331,7 +215,7 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases,
         }
         let index = if recorded {
             let index = growing.push(path.clone(), entry)?;
-            holders.level.push(level);
+            holders.set_level(index, level);
             Some(index)
         } else {
             None
@@ -349,7 +233,7 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases,
         if let Some((tree, (level, entry))) = stand_in {
             let number = standing_in.push(path, entry)?;
             older.found.push((level, tree));
-            older.holders.level.push(level);
+            older.holders.set_level(number, level);
             older.replaces.extend(index.map(|index| (number, index)));
         }
     }
@@ -369,9 +253,6 @@ struct Region {
 /// Entries of older trees that are needed: paths, and in whose trees.
 #[derive(Default)]
 struct Wants(HashMap<Vec<u8>, Vec<Level>>);
-
-/// The entries that [`Wants`] found, and which manifest lists each.
-type Bases = HashMap<(Vec<u8>, Level), (Level, Entry)>;
 
 impl Wants {
     fn add(&mut self, path: Vec<u8>, tree: Level) {
@@ -452,216 +333,6 @@ fn check_links_within(tree: &Tree, holders: &Holders) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// All manifests of a chain at one path.
-struct Walk<'a> {
-    cursors: Vec<Cursor<'a>>,
-    path: Vec<u8>,
-}
-
-/// One manifest at that path.
-struct Cursor<'a> {
-    lines: Lines<'a>,
-    sources: Vec<Vec<u8>>,
-    /// What comes next.
-    next: Option<(Vec<u8>, Entry)>,
-    /// What it lists at the path.
-    here: Option<Entry>,
-    /// What it lists that is no directory, and whose path the path begins with, bytewise.
-    open: Vec<(Vec<u8>, Kind)>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(count: usize, open: &mut dyn FnMut(Level) -> Result<Listed<'a>>) -> Result<Self> {
-        let mut cursors = Vec::new();
-        for level in 0..levels(count)? {
-            let Listed { mut lines, sources } = open(level)?;
-            let next = lines.next().transpose()?;
-            cursors.push(Cursor { lines, sources, next, here: None, open: Vec::new() });
-        }
-        Ok(Walk { cursors, path: Vec::new() })
-    }
-
-    fn count(&self) -> Level {
-        Level::try_from(self.cursors.len()).expect("there are as many cursors as levels")
-    }
-
-    /// Goes on to the next path that any manifest lists.
-    fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let Some(path) = self.cursors.iter().filter_map(|c| c.next.as_ref()).map(|n| &n.0).min().cloned() else {
-            return Ok(None);
-        };
-        for cursor in &mut self.cursors {
-            cursor.come_to(&path, &self.path)?;
-        }
-        self.path.clone_from(&path);
-        Ok(Some(path))
-    }
-
-    /// What the tree of `level` has at the path, and which manifest lists it.
-    fn at(&self, level: Level, path: &[u8]) -> Option<(Level, &Entry)> {
-        for (cursor, number) in self.cursors.iter().zip(0..).skip(usize::from(level)) {
-            if let Some(entry) = &cursor.here {
-                return (entry.kind != Kind::Deleted).then_some((number, entry));
-            }
-            if cursor.covers(path) {
-                return None;
-            }
-        }
-        None
-    }
-}
-
-impl Cursor<'_> {
-    /// Leaves the path `last` and comes to `path`.
-    fn come_to(&mut self, path: &[u8], last: &[u8]) -> Result<()> {
-        if let Some(entry) = self.here.take().filter(|e| e.kind != Kind::Dir) {
-            self.open.push((last.to_vec(), entry.kind));
-        }
-        while self.open.last().is_some_and(|(open, _)| !path.starts_with(open)) {
-            self.open.pop();
-        }
-        if let Some((_, entry)) = self.next.take_if(|(next, _)| next == path) {
-            self.here = Some(entry);
-            self.next = self.lines.next().transpose()?;
-        }
-        Ok(())
-    }
-
-    /// Whether it lists something that hides what older manifests have at `path`.
-    fn covers(&self, path: &[u8]) -> bool {
-        let hides = |open: &[u8], kind| kind != Kind::Missing || !self.in_other_source(path, open);
-        self.open.iter().any(|(open, kind)| is_below(path, open) && hides(open, *kind))
-    }
-
-    /// Whether `path` lies in a source that begins below the missing path.
-    fn in_other_source(&self, path: &[u8], missing: &[u8]) -> bool {
-        self.sources.iter().any(|s| is_below(s, missing) && (path == s || is_below(path, s)))
-    }
-}
-
-/// Resolves deltas to where each byte is stored.
-struct Flattener<'a> {
-    bases: &'a Bases,
-    pieces: usize,
-}
-
-impl Flattener<'_> {
-    /// Resolves all deltas of `tree`.
-    fn all(&mut self, tree: &mut Tree, holders: &mut Holders) -> Result<()> {
-        for index in tree.indices().filter(|i| tree.delta(*i).is_some()).collect::<Vec<_>>() {
-            let entry = tree.entry(index);
-            let (pieces, holes) = self.pieces(&tree.path(index), holders.level(index), &entry)?;
-            let stored: u64 = pieces.iter().map(|p| p.length).sum();
-            self.pieces += pieces.len();
-            if self.pieces > PIECES_MAX {
-                return Err(Error::damaged(format!("its files are put together from more than {PIECES_MAX} pieces")));
-            }
-            let zeros = entry.size.saturating_sub(stored).saturating_sub(holes);
-            if zeros > 0 {
-                holders.zeros.insert(index, zeros);
-            }
-            settle(tree, holders, index, entry, pieces);
-        }
-        Ok(())
-    }
-
-    /// What the file is made of, and how many bytes of holes the whole version below it has.
-    fn pieces(&self, path: &[u8], level: Level, entry: &Entry) -> Result<(Vec<Piece>, u64)> {
-        let at = entry.at.unwrap_or_default();
-        let Some(delta) = &entry.delta else {
-            let whole = [(0, entry.size)];
-            let extents = entry.extents.as_deref().unwrap_or(&whole);
-            return Ok((placed(extents, level, at), entry.size.saturating_sub(entry.stored())));
-        };
-        let (base_level, base) = self.base(path, &delta.base, level + 1)?;
-        let (below, holes) = self.pieces(&delta.base, *base_level, base)?;
-        Ok((overlay(below, entry.size, &placed(&delta.extents, level, at)), holes))
-    }
-
-    /// The file that `path` is made from, in the tree of `level`.
-    fn base(&self, path: &[u8], base: &[u8], level: Level) -> Result<&(Level, Entry)> {
-        let refuse = |why: &str| {
-            let names = (printable(path), printable(base));
-            Error::damaged(format!("{} is made from {}, which {why} the parent's tree", names.0, names.1))
-        };
-        let find = |path: &[u8]| self.bases.get(&(path.to_vec(), level));
-        let found = find(base).ok_or_else(|| refuse("is not in"))?;
-        match found.1.kind {
-            Kind::File => Ok(found),
-            Kind::Hardlink => {
-                find(&found.1.target).filter(|f| f.1.kind == Kind::File).ok_or_else(|| refuse("leads nowhere in"))
-            }
-            Kind::Dir => Err(refuse("is a directory in")),
-            Kind::Symlink => Err(refuse("is a symbolic link in")),
-            Kind::Missing | Kind::Deleted => Err(refuse("could not be read in")),
-        }
-    }
-}
-
-/// Where extents lie whose bytes follow each other in the tar from `at` on.
-fn placed(extents: &[Extent], level: Level, at: u64) -> Vec<Piece> {
-    let mut next = at;
-    let mut out = Vec::with_capacity(extents.len());
-    for &(offset, length) in extents.iter().filter(|e| e.1 > 0) {
-        out.push(Piece { offset, length, level, at: next });
-        next += length;
-    }
-    out
-}
-
-/// The base, cut to `size`, with the patch over it. Both are ascending and do not overlap.
-fn overlay(base: Vec<Piece>, size: u64, patch: &[Piece]) -> Vec<Piece> {
-    let mut out: Vec<Piece> = Vec::with_capacity(base.len() + patch.len());
-    let mut push = |piece: Piece| match out.last_mut() {
-        Some(last) if last.end() == piece.offset && last.level == piece.level && last.at + last.length == piece.at => {
-            last.length += piece.length;
-        }
-        _ => out.push(piece),
-    };
-    let mut base = base.into_iter().filter(|p| p.offset < size).map(|p| p.until(p.end().min(size)));
-    let mut rest = base.next();
-    for over in patch {
-        while let Some(piece) = rest.take_if(|p| p.offset < over.offset) {
-            push(piece.until(piece.end().min(over.offset)));
-            rest = if piece.end() > over.offset { Some(piece.from(over.offset)) } else { base.next() };
-        }
-        push(*over);
-        while let Some(piece) = rest.take_if(|p| p.offset < over.end()) {
-            rest = if piece.end() > over.end() { Some(piece.from(over.end())) } else { base.next() };
-        }
-    }
-    rest.into_iter().chain(base).for_each(push);
-    out
-}
-
-/// Records what a delta came out as: most are renames or changes of metadata, and lie in one place like any other file.
-fn settle(tree: &mut Tree, holders: &mut Holders, index: Index, entry: Entry, pieces: Vec<Piece>) {
-    let first = pieces.first().copied();
-    let mut next = first.map(|p| p.at);
-    let together = pieces.iter().all(|p| {
-        let follows = Some(p.at) == next && first.is_some_and(|f| f.level == p.level);
-        next = Some(p.at + p.length);
-        follows
-    });
-    let whole = first.is_some_and(|p| pieces.len() == 1 && p.offset == 0 && p.length == entry.size);
-    let entry = Entry { delta: None, at: None, extents: None, ..entry };
-    match first {
-        None => {
-            let extents = (entry.size > 0).then(Vec::new);
-            tree.set_entry(index, &Entry { extents, ..entry });
-        }
-        Some(first) if together => {
-            let extents = (!whole).then(|| pieces.iter().map(|p| (p.offset, p.length)).collect());
-            tree.set_entry(index, &Entry { at: Some(first.at), extents, ..entry });
-            holders.set_level(index, first.level);
-        }
-        Some(_) => {
-            tree.set_entry(index, &entry);
-            holders.pieces.insert(index, pieces);
-        }
-    }
 }
 
 /// An index as a subscript; 32 bits always fit on the platforms this builds for.

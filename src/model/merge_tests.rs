@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::{any, proptest};
 
 use super::entry::{Delta, Entry, Kind};
-use super::merge::{Level, Listed, Merged, merge};
+use super::merge::{Merged, merge};
 use super::path::{is_below, parent};
 use super::store_key::Archive;
 use super::tree::Index;
+use super::walk::{Level, Listed};
 
 /// What a path is, in the simple model.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,12 +14,15 @@ pub mod loader;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod merge_tests;
 pub mod names;
 pub mod path;
 mod patterns;
+pub mod pieces;
 pub mod preset;
 pub mod store_key;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
+pub mod walk;

@@ -13,6 +13,7 @@ use crate::model::loader::{Checker, Loader};
 use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, parse_entry, write_entry};
 use crate::model::store_key::Archive;
 use crate::model::tree::Tree;
+use crate::model::walk::Lines as Entries;
 
 /// The zstd level of manifests: mostly digests, which no level makes smaller.
 const LEVEL: i32 = 3;
@@ -211,7 +212,7 @@ pub fn entries<'a>(
     sealed: &'a [u8],
     identities: &Identities,
     archive: Archive,
-) -> Result<(Header, impl Iterator<Item = Result<(Vec<u8>, Entry)>> + use<'a>)> {
+) -> Result<(Header, Entries<'a>)> {
     let (header, lines) = begin(name, sealed, identities, archive)?;
     let mut checker = Checker::new(&header);
     let mut lines = Some(lines);
@@ -226,7 +227,7 @@ pub fn entries<'a>(
         checker.finish()?;
         Ok(None)
     };
-    Ok((header, std::iter::from_fn(move || next().transpose())))
+    Ok((header, Box::new(std::iter::from_fn(move || next().transpose()))))
 }
 
 /// Opens a manifest and reads its header.
