@@ -2,9 +2,9 @@
 //!
 //! A *level* is an archive's place in the chain: 0 is the snapshot itself, 1 its parent, and so on to the full.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::entry::{Entry, Kind};
+use super::entry::{Delta, Entry, Kind};
 use super::loader::{Growing, check_links};
 use super::path::{is_below, printable};
 use super::pieces::{Bases, Flattener, Holders};
@@ -162,41 +162,67 @@ fn read<'a>(
     open: &mut dyn FnMut(Level) -> Result<Listed<'a>>,
     scope: Scope,
 ) -> Result<Merged> {
-    let mut wants = Wants::default();
+    let mut bases = Bases::default();
     // A full has no deltas, and may be large.
     for level in 0..levels(count)?.saturating_sub(1) {
         for line in open(level)?.lines {
             if let Some(delta) = line?.1.delta {
-                wants.add(delta.base, level + 1);
+                bases.want(&delta.base, level + 1);
             }
         }
     }
-    let mut bases = Bases::new();
-    let mut merged = tree(archive, &mut Walk::new(count, open)?, &wants, &mut bases, scope)?;
-    let mut more = further_wants(&bases, &merged.older);
-    if !more.0.is_empty() {
+    let (mut merged, deltas) = tree(archive, &mut Walk::new(count, open)?, &mut bases, scope)?;
+    let mut names: Names = names_without_file(&merged.older)
+        .into_iter()
+        .map(|(i, tree)| (file_of(&merged.older, i, tree), None))
+        .collect();
+    // What further names are names of is known only now, and may stand before them.
+    if bases.want_files() || !names.is_empty() {
+        let trees: BTreeSet<Level> = names.keys().map(|(_, tree)| *tree).collect();
         let mut walk = Walk::new(count, open)?;
         while let Some(path) = walk.next()? {
-            more.look(&walk, &path, &mut bases);
+            bases.look(&walk, &path);
+            for tree in &trees {
+                if let Some(found) = names.get_mut(&(path.clone(), *tree)) {
+                    *found = walk.at(*tree, &path).map(|(level, entry)| (level, entry.clone()));
+                }
+            }
         }
-        more.0.clear();
     }
-    outside_names(&mut merged.older, &bases);
+    let outside = outside_names(&mut merged.older, &names);
     check_links(&merged.tree)?;
     check_links_within(&merged.tree, &merged.holders)?;
     let mut flat = Flattener::new(&bases);
-    flat.all(&mut merged.tree, &mut merged.holders)?;
-    flat.all(&mut merged.older.tree, &mut merged.older.holders)?;
+    flat.all(&mut merged.tree, &mut merged.holders, deltas.recorded)?;
+    flat.all(&mut merged.older.tree, &mut merged.older.holders, deltas.older.into_iter().chain(outside))?;
     Ok(merged)
 }
 
-/// Reads all manifests once, ascending by path, into the tree; and what is wanted of older trees into `bases`.
-fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases, scope: Scope) -> Result<Merged> {
+/// Files of older trees by path and tree, and which manifest lists them.
+type Names = HashMap<(Vec<u8>, Level), Option<(Level, Entry)>>;
+
+/// Deltas that are still to be resolved, by entry. In the tree they would cost as much as the rest of it.
+#[derive(Default)]
+struct Deltas {
+    recorded: Vec<(Index, Box<Delta>)>,
+    older: Vec<(Index, Box<Delta>)>,
+}
+
+/// Adds an entry; its delta goes to `deltas`.
+fn push(growing: &mut Growing, path: Vec<u8>, entry: &Entry, deltas: &mut Vec<(Index, Box<Delta>)>) -> Result<Index> {
+    let Some(delta) = &entry.delta else { return growing.push(path, entry) };
+    let index = growing.push(path, &Entry { delta: None, ..entry.clone() })?;
+    deltas.push((index, delta.clone()));
+    Ok(index)
+}
+
+/// Reads all manifests once, ascending by path, into the tree; and looks for `bases` in older ones.
+fn tree(archive: Archive, walk: &mut Walk<'_>, bases: &mut Bases, scope: Scope) -> Result<(Merged, Deltas)> {
     let (mut growing, mut standing_in) = (Growing::new(archive), Growing::new(archive));
     let (mut holders, mut missing, mut regions) = (Holders::default(), Vec::new(), Vec::<Region>::new());
-    let mut older = Older::new(Tree::new());
+    let (mut older, mut deltas) = (Older::new(Tree::new()), Deltas::default());
     while let Some(path) = walk.next()? {
-        wants.look(walk, &path, bases);
+        bases.look(walk, &path);
         while regions.last().is_some_and(|r| !path.starts_with(&r.path)) {
             regions.pop();
         }
@@ -214,7 +240,7 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases,
             continue;
         }
         let index = if recorded {
-            let index = growing.push(path.clone(), entry)?;
+            let index = push(&mut growing, path.clone(), entry, &mut deltas.recorded)?;
             holders.set_level(index, level);
             Some(index)
         } else {
@@ -231,14 +257,14 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, wants: &Wants, bases: &mut Bases,
             stand_in = nearest.or(stand_in);
         }
         if let Some((tree, (level, entry))) = stand_in {
-            let number = standing_in.push(path, entry)?;
+            let number = push(&mut standing_in, path, entry, &mut deltas.older)?;
             older.found.push((level, tree));
             older.holders.set_level(number, level);
             older.replaces.extend(index.map(|index| (number, index)));
         }
     }
     older.tree = standing_in.finish();
-    Ok(Merged { tree: growing.finish(), holders, missing, older })
+    Ok((Merged { tree: growing.finish(), holders, missing, older }, deltas))
 }
 
 /// A missing path, what is below it included, whose place an ancestor's tree takes.
@@ -248,42 +274,6 @@ struct Region {
     by: Level,
     /// The ancestor.
     tree: Level,
-}
-
-/// Entries of older trees that are needed: paths, and in whose trees.
-#[derive(Default)]
-struct Wants(HashMap<Vec<u8>, Vec<Level>>);
-
-impl Wants {
-    fn add(&mut self, path: Vec<u8>, tree: Level) {
-        let trees = self.0.entry(path).or_default();
-        if !trees.contains(&tree) {
-            trees.push(tree);
-        }
-    }
-
-    fn look(&self, walk: &Walk<'_>, path: &[u8], bases: &mut Bases) {
-        // Most restores are of fulls, or of chains with few deltas.
-        if self.0.is_empty() {
-            return;
-        }
-        for tree in self.0.get(path).into_iter().flatten() {
-            if let Some((level, entry)) = walk.at(*tree, path) {
-                bases.insert((path.to_vec(), *tree), (level, entry.clone()));
-            }
-        }
-    }
-}
-
-/// The files of bases that are further names, and of further names that stand in without their file.
-fn further_wants(bases: &Bases, older: &Older) -> Wants {
-    let mut out = Wants::default();
-    let linked = bases.iter().filter(|(_, (_, entry))| entry.kind == Kind::Hardlink);
-    linked.for_each(|((_, tree), (_, entry))| out.add(entry.target.clone(), *tree));
-    for (index, tree) in names_without_file(older) {
-        out.add(older.tree.target(index).to_vec(), tree);
-    }
-    out
 }
 
 /// Hard links among what stands in whose file does not: it is not missing, or comes from another tree.
@@ -301,21 +291,28 @@ fn names_without_file(older: &Older) -> Vec<(Index, Level)> {
     links.into_iter().filter(|i| !whole(i)).map(|i| (i, tree_of(i))).collect()
 }
 
-/// Makes files of further names whose file does not stand in: a link would lead to a newer version of it.
-fn outside_names(older: &mut Older, bases: &Bases) {
+/// The path and tree of the file that a hard link among what stands in is a name of.
+fn file_of(older: &Older, link: Index, tree: Level) -> (Vec<u8>, Level) {
+    (older.tree.target(link).to_vec(), tree)
+}
+
+/// Makes files of further names whose file does not stand in: a link would lead to a newer version of it. Returns their
+/// deltas.
+fn outside_names(older: &mut Older, names: &Names) -> Vec<(Index, Box<Delta>)> {
+    let mut deltas = Vec::new();
     for (index, tree) in names_without_file(older) {
-        let key = (older.tree.target(index).to_vec(), tree);
-        let (level, entry) = match bases.get(&key).filter(|(_, e)| e.kind == Kind::File) {
-            Some((level, entry)) => (*level, entry.clone()),
-            None => {
-                let reason = format!("{}, which it is a further name of, is not there", printable(&key.0));
-                (0, Entry { reason, ..Entry::new(Kind::Missing) })
-            }
-        };
+        let key = file_of(older, index, tree);
+        let found = names.get(&key).and_then(Option::as_ref).filter(|(_, e)| e.kind == Kind::File);
+        let (level, mut entry) = found.cloned().unwrap_or_else(|| {
+            let reason = format!("{}, which it is a further name of, is not there", printable(&key.0));
+            (0, Entry { reason, ..Entry::new(Kind::Missing) })
+        });
+        deltas.extend(entry.delta.take().map(|delta| (index, delta)));
         // The name's own target goes with the rest.
         older.tree.set_entry(index, &entry);
         older.holders.set_level(index, level);
     }
+    deltas
 }
 
 /// A hard link and its file come from one archive: an incremental that has one name of a file has all of them.

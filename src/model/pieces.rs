@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::entry::{Entry, Extent, Kind};
+use super::entry::{Delta, Entry, Extent, Kind};
 use super::path::printable;
 use super::tree::{Index, Tree};
-use super::walk::Level;
+use super::walk::{Level, Walk};
 use crate::error::{Error, Result};
 
 /// How many pieces the files of a snapshot may be put together from, all in all: some 512 MiB of memory. A delta has at
@@ -108,8 +108,75 @@ impl Holders {
     }
 }
 
-/// The entries that deltas are made from, by path and by the tree that has them, and which manifest lists each.
-pub(super) type Bases = HashMap<(Vec<u8>, Level), (Level, Entry)>;
+/// What deltas are made from: files of older trees, by path. There may be as many as files, so they are held compactly.
+#[derive(Default)]
+pub(super) struct Bases(HashMap<Box<[u8]>, Vec<Wanted>>);
+
+/// A path in the tree of one level, and what that has there.
+struct Wanted {
+    tree: Level,
+    found: Option<Base>,
+}
+
+/// What matters of an entry that a delta is made from.
+struct Base {
+    /// The manifest that lists it.
+    level: Level,
+    kind: Kind,
+    size: u64,
+    at: Option<u64>,
+    extents: Option<Box<[Extent]>>,
+    delta: Option<Box<Delta>>,
+    target: Box<[u8]>,
+}
+
+impl Bases {
+    /// Asks for the entry that the tree of a level has at `path`.
+    pub(super) fn want(&mut self, path: &[u8], tree: Level) {
+        let wanted = self.0.entry(path.into()).or_insert_with(|| Vec::with_capacity(1));
+        if !wanted.iter().any(|w| w.tree == tree) {
+            wanted.push(Wanted { tree, found: None });
+        }
+    }
+
+    /// Asks for the files of which what was found is a further name; `false` if there is none.
+    pub(super) fn want_files(&mut self) -> bool {
+        let all = self.0.values().flatten();
+        let links = all.filter_map(|w| Some((w.tree, w.found.as_ref().filter(|b| b.kind == Kind::Hardlink)?)));
+        let files: Vec<(Box<[u8]>, Level)> = links.map(|(tree, base)| (base.target.clone(), tree)).collect();
+        files.iter().for_each(|(path, tree)| self.want(path, *tree));
+        !files.is_empty()
+    }
+
+    /// Takes what is asked for at the path that `walk` has come to.
+    pub(super) fn look(&mut self, walk: &Walk<'_>, path: &[u8]) {
+        // Most restores are of chains with few deltas.
+        if self.0.is_empty() {
+            return;
+        }
+        for wanted in self.0.get_mut(path).into_iter().flatten().filter(|w| w.found.is_none()) {
+            wanted.found = walk.at(wanted.tree, path).map(|(level, entry)| Base::of(level, entry));
+        }
+    }
+
+    fn get(&self, path: &[u8], tree: Level) -> Option<&Base> {
+        self.0.get(path)?.iter().find(|w| w.tree == tree)?.found.as_ref()
+    }
+}
+
+impl Base {
+    fn of(level: Level, entry: &Entry) -> Base {
+        Base {
+            level,
+            kind: entry.kind,
+            size: entry.size,
+            at: entry.at,
+            extents: entry.extents.as_deref().map(Box::from),
+            delta: entry.delta.clone(),
+            target: entry.target.as_slice().into(),
+        }
+    }
+}
 
 /// Resolves deltas to where each byte is stored.
 pub(super) struct Flattener<'a> {
@@ -123,11 +190,17 @@ impl<'a> Flattener<'a> {
         Flattener { bases, pieces: 0 }
     }
 
-    /// Resolves all deltas of `tree`.
-    pub(super) fn all(&mut self, tree: &mut Tree, holders: &mut Holders) -> Result<()> {
-        for index in tree.indices().filter(|i| tree.delta(*i).is_some()).collect::<Vec<_>>() {
+    /// Resolves `deltas`, by entry of `tree`.
+    pub(super) fn all(
+        &mut self,
+        tree: &mut Tree,
+        holders: &mut Holders,
+        deltas: impl IntoIterator<Item = (Index, Box<Delta>)>,
+    ) -> Result<()> {
+        for (index, delta) in deltas {
             let entry = tree.entry(index);
-            let (pieces, holes) = self.pieces(&tree.path(index), holders.level(index), &entry)?;
+            let made = Base { delta: Some(delta), ..Base::of(holders.level(index), &entry) };
+            let (pieces, holes) = self.pieces(&tree.path(index), &made)?;
             let stored: u64 = pieces.iter().map(|p| p.length).sum();
             self.pieces += pieces.len();
             if self.pieces > PIECES_MAX {
@@ -143,30 +216,30 @@ impl<'a> Flattener<'a> {
     }
 
     /// What the file is made of, and how many bytes of holes the whole version below it has.
-    fn pieces(&self, path: &[u8], level: Level, entry: &Entry) -> Result<(Vec<Piece>, u64)> {
-        let at = entry.at.unwrap_or_default();
-        let Some(delta) = &entry.delta else {
-            let whole = [(0, entry.size)];
-            let extents = entry.extents.as_deref().unwrap_or(&whole);
-            return Ok((placed(extents, level, at), entry.size.saturating_sub(entry.stored())));
+    fn pieces(&self, path: &[u8], file: &Base) -> Result<(Vec<Piece>, u64)> {
+        let at = file.at.unwrap_or_default();
+        let Some(delta) = &file.delta else {
+            let whole = [(0, file.size)];
+            let pieces = placed(file.extents.as_deref().unwrap_or(&whole), file.level, at);
+            let stored: u64 = pieces.iter().map(|p| p.length).sum();
+            return Ok((pieces, file.size.saturating_sub(stored)));
         };
-        let (base_level, base) = self.base(path, &delta.base, level + 1)?;
-        let (below, holes) = self.pieces(&delta.base, *base_level, base)?;
-        Ok((overlay(below, entry.size, &placed(&delta.extents, level, at)), holes))
+        let (below, holes) = self.pieces(&delta.base, self.base(path, &delta.base, file.level + 1)?)?;
+        Ok((overlay(below, file.size, &placed(&delta.extents, file.level, at)), holes))
     }
 
     /// The file that `path` is made from, in the tree of `level`.
-    fn base(&self, path: &[u8], base: &[u8], level: Level) -> Result<&(Level, Entry)> {
+    fn base(&self, path: &[u8], base: &[u8], level: Level) -> Result<&Base> {
         let refuse = |why: &str| {
             let names = (printable(path), printable(base));
             Error::damaged(format!("{} is made from {}, which {why} the parent's tree", names.0, names.1))
         };
-        let find = |path: &[u8]| self.bases.get(&(path.to_vec(), level));
-        let found = find(base).ok_or_else(|| refuse("is not in"))?;
-        match found.1.kind {
+        let found = self.bases.get(base, level).ok_or_else(|| refuse("is not in"))?;
+        match found.kind {
             Kind::File => Ok(found),
             Kind::Hardlink => {
-                find(&found.1.target).filter(|f| f.1.kind == Kind::File).ok_or_else(|| refuse("leads nowhere in"))
+                let file = self.bases.get(&found.target, level).filter(|f| f.kind == Kind::File);
+                file.ok_or_else(|| refuse("leads nowhere in"))
             }
             Kind::Dir => Err(refuse("is a directory in")),
             Kind::Symlink => Err(refuse("is a symbolic link in")),
