@@ -429,6 +429,11 @@ fn broken_chains_are_passed_over() {
     let e = machine.try_restore(&machine.target("named"), |a| a.snapshot = second.id.to_string()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged);
     assert!(said(&e).contains("which is damaged: 000000.tar.zst.age is missing"), "{}", said(&e));
+    // An older full is.
+    let spare = forger.put_as(Archive::State, &SnapshotId::new(NOW - 5000, 7), 5, vec![dir("home/agent")], &|_| {});
+    let (done, _) = machine.try_restore(&machine.target("spare"), |_| {}).unwrap();
+    assert_eq!(done.state.as_deref(), Some(spare.id.as_str()));
+    std::fs::remove_dir_all(directory(&machine, &forger, "monthly", &spare)).unwrap();
     std::fs::remove_dir_all(directory(&machine, &forger, "monthly", &first)).unwrap();
     let e = machine.try_restore(&machine.target("any"), |_| {}).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged, "{}", said(&e));
