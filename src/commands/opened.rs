@@ -77,14 +77,17 @@ impl Opened {
         if self.proved { Ok(()) } else { check_digest(&self.tree, &self.members[0]) }
     }
 
-    /// Paths of the databases that members list, without those whose journals are files of the snapshot: they were not
-    /// databases any more when it was made.
+    /// Paths of the databases that members list and that are files of the snapshot; but not where their journals are, too:
+    /// those were no databases any more when it was made.
     pub fn databases(&self) -> HashSet<Vec<u8>> {
         let mut out: HashSet<Vec<u8>> = self.members.iter().flat_map(|m| database_paths(&m.header.databases)).collect();
         if self.members.len() > 1 && !out.is_empty() {
             let children = Children::of(&self.tree);
-            let listed = |path: &[u8]| children.find(&self.tree, path).is_some();
-            out.retain(|path| !SIDECARS.iter().any(|s| listed(&[path, *s].concat())));
+            let kind = |path: &[u8]| children.find(&self.tree, path).map(|i| self.tree.node(i).kind);
+            out.retain(|path| {
+                matches!(kind(path), Some(Kind::File | Kind::Hardlink))
+                    && SIDECARS.iter().all(|suffix| kind(&[path, *suffix].concat()).is_none())
+            });
         }
         out
     }

@@ -1,13 +1,15 @@
 //! Chains forged member by member: what comes back, and which snapshot is taken.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lifeboat::Kind as ErrorKind;
 use lifeboat::commands::Event;
 use lifeboat::commands::restore::Done;
 use lifeboat::model::commit::Reference;
+use lifeboat::model::database::Facts;
 use lifeboat::model::entry::{Entry, Kind};
-use lifeboat::model::manifest::{PathName, Source};
+use lifeboat::model::manifest::{Database, PathName, Source};
 use lifeboat::model::store_key::{Archive, SnapshotId};
 
 use crate::forge::{Draft, Forger, Item, copy, deleted, delta, dir, file, hardlink, missing, said, snapshot, symlink};
@@ -500,4 +502,29 @@ fn parents_are_who_they_were() {
     let e = machine.try_restore(&machine.target("late"), |a| a.snapshot = late.id.to_string()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged);
     assert!(said(&e).contains("says that it is the newer one of the two"), "{}", said(&e));
+}
+
+/// A database that an incremental patches goes over one with a log only with the log, whichever archive lists it.
+#[test]
+fn stale_logs_go_with_what_is_replaced() {
+    let (machine, forger) = a_machine();
+    let database = |draft: &mut Draft| {
+        let facts = Facts { page_size: 4096, pages: 2, tables: BTreeMap::new(), rows: None, check: None };
+        draft.header.databases = vec![Database { path: PathName::new(b"home/agent/x.db"), facts }];
+    };
+    let tree = |content: &[u8]| [dir("home/agent"), file("home/agent/other", "o"), file("home/agent/x.db", content)];
+    let first = forger.put(Archive::State, tree(&blocks(b"ab")).to_vec(), &database);
+    let new = blocks(b"aX");
+    let items = [dir("home/agent"), delta("home/agent/x.db", "home/agent/x.db", &new, &[at(1)])];
+    let second = on(&forger, &first, &items, &tree(&new));
+    let (target, _) = restored(&machine, &second, "target");
+    let log = target.join("home/agent/x.db-wal");
+    std::fs::write(&log, "log").unwrap();
+    std::fs::write(target.join("home/agent/other-wal"), "none of ours").unwrap();
+    let (done, _) = machine.try_restore(&target, |a| (a.dry_run, a.snapshot) = (true, second.id.to_string())).unwrap();
+    assert_eq!(done.different.len(), 1, "{:?}", done.different);
+    machine.try_restore(&target, |a| (a.overwrite, a.snapshot) = (true, second.id.to_string())).unwrap();
+    assert!(!log.exists());
+    assert!(target.join("home/agent/other-wal").exists());
+    assert!(std::fs::read(target.join("home/agent/x.db")).unwrap() == new);
 }

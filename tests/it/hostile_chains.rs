@@ -168,3 +168,52 @@ fn chains_that_make_no_sense() {
         std::fs::remove_dir_all(machine.store().join("state")).unwrap();
     }
 }
+
+/// What is gone from the parent's tree is no base, though an older archive has it.
+#[test]
+fn bases_that_the_parent_deleted() {
+    let (machine, forger) = a_machine();
+    let f = || file("home/agent/f", blocks(b"ab"));
+    let d = || [dir("home/agent/d"), file("home/agent/d/f", blocks(b"ab"))];
+    let first = full(&forger, &[&[dir("home/agent")][..], &d(), &[f()]].concat());
+    let gone = [dir("home/agent"), deleted("home/agent/d"), deleted("home/agent/f")];
+    let second = forger.put_on(&first, gone.to_vec(), &[dir("home/agent")], &|_| {});
+    for base in ["home/agent/f", "home/agent/d/f"] {
+        let tree = [dir("home/agent"), file("home/agent/x", blocks(b"xy"))];
+        let items = vec![dir("home/agent"), delta("home/agent/x", base, blocks(b"xy"), &[at(0)])];
+        let third = forger.put_on(&second, items, &tree, &|_| {});
+        let e = machine.try_restore(&machine.target("t"), |a| a.snapshot = third.id.to_string()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Damaged);
+        assert!(said(&e).contains(&format!("{base}, which is not in the parent's tree")), "{}", said(&e));
+        assert!(!machine.target("t").exists());
+    }
+}
+
+/// A parent is of the same series, and an incremental of a manifest that its own commit names.
+#[test]
+fn parents_of_another_series() {
+    let (machine, forger) = a_machine();
+    let tree = [dir("home/agent"), file("home/agent/a", "1")];
+    let first = full(&forger, &tree);
+    let second = forger.put_on(&first, tree.to_vec(), &tree, &|_| {});
+    let state = machine.store().join("state/monthly");
+    std::fs::rename(state.join(&forger.series), state.join("another")).unwrap();
+    let e = machine.try_restore(&machine.target("t"), |a| a.snapshot = second.id.to_string()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged);
+    assert!(said(&e).contains(&format!("it needs {}, which is not in the store", first.id)), "{}", said(&e));
+    std::fs::rename(state.join("another"), state.join(&forger.series)).unwrap();
+
+    // The manifest says that it was made on something else.
+    let third = forger.put_on(&first, tree.to_vec(), &tree, &|draft| draft.header.parent = Some(second.id.to_string()));
+    let e = machine.try_restore(&machine.target("t"), |a| a.snapshot = third.id.to_string()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged);
+    assert!(said(&e).contains("belongs to another commit than it stands beside"), "{}", said(&e));
+
+    // Its tree digest is another one than the merged tree's.
+    let other = [dir("home/agent"), file("home/agent/a", "2")];
+    let fourth = forger.put_on(&first, tree.to_vec(), &other, &|_| {});
+    let e = machine.try_restore(&machine.target("t"), |a| a.snapshot = fourth.id.to_string()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged);
+    assert!(said(&e).contains("are not those that its tree digest was made of"), "{}", said(&e));
+    assert_eq!(std::fs::read_dir(machine.target("t")).map_or(0, Iterator::count), 0);
+}
