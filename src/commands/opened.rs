@@ -13,7 +13,7 @@ use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Frame, Header};
 use crate::model::merge::{Merged, Missing, merge};
-use crate::model::path::printable;
+use crate::model::path::{is_below, printable};
 use crate::model::pieces::Holders;
 use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
@@ -170,12 +170,9 @@ pub fn open(
     Ok(Opened { members, tree, holders, missing, identities, proved })
 }
 
-/// How many archives before the full are looked through for what could not be read: a path that nobody could ever read
-/// must not cost the whole history.
-const LOOK_BACK_MAX: usize = 100;
-
-/// Looks for what is missing along `prev`, before the full. What cannot be used there is passed over: it is no reason not
-/// to restore the rest.
+/// Looks for what is missing along `prev`, before the full: as far back as each archive says that it could not read it
+/// either, since what was not there then is not looked for in what is older still. What cannot be used there is passed
+/// over: it is no reason not to restore the rest.
 fn look_back(
     store: &Store,
     found: &[Found],
@@ -185,17 +182,17 @@ fn look_back(
     identities: &Identities,
 ) -> Result<()> {
     let archive = members[0].commit.archive;
-    let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
     let mut before = members.last().and_then(|m| m.commit.prev.clone());
-    for _ in 0..LOOK_BACK_MAX {
-        let lacking = merged.lacking();
-        let Some(reference) = before.take().filter(|_| !lacking.is_empty()) else { break };
+    let lacking = merged.missing.iter().filter(|m| m.level.is_none() && m.before);
+    let mut paths: HashSet<Vec<u8>> = lacking.map(|m| m.path.clone()).collect();
+    while let Some(reference) = before.take().filter(|_| !paths.is_empty()) {
         let named = |f: &&Found| f.place.archive == archive && f.place.id == reference.id;
         let same = |f: &&Found| f.commit_sha256 == reference.sha256 && f.usable(allow_unsigned).is_some();
         let Some(one) = found.iter().filter(named).find(same) else { break };
         before = one.usable(allow_unsigned).and_then(|c| c.prev.clone());
-        let looked = look_in(store, found, allow_unsigned, one, &lacking, &sources, members, merged, identities);
-        match looked {
+        // Only whether its chain is there matters here, and not when it ends.
+        let Ok(chain) = super::snapshots::chain(found, one, allow_unsigned, 0) else { continue };
+        match look_in(store, &chain, &mut paths, members, merged, identities) {
             Err(e) if !matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NoIdentity) => return Err(e),
             _ => {}
         }
@@ -203,32 +200,28 @@ fn look_back(
     Ok(())
 }
 
-/// Looks for what is missing in the tree of one older archive.
-#[allow(clippy::too_many_arguments, reason = "what is looked for, where, and what becomes of it")]
+/// Looks for missing `paths` in the tree of one older archive, and leaves those that it could not read either.
 fn look_in(
     store: &Store,
-    found: &[Found],
-    allow_unsigned: bool,
-    one: &Found,
-    lacking: &[Vec<u8>],
-    sources: &[Vec<u8>],
+    chain: &[&Found],
+    paths: &mut HashSet<Vec<u8>>,
     members: &mut Vec<Member>,
     merged: &mut Merged,
     identities: &Identities,
 ) -> Result<()> {
-    // Only whether it is there matters here, and not when it ends.
-    let Ok(chain) = super::snapshots::chain(found, one, allow_unsigned, 0) else { return Ok(()) };
     let archive = members[0].commit.archive;
-    let newest = Manifests::fetch(store, &chain[..1], identities)?;
-    if newest.lists_as_missing(lacking, archive, identities)? {
-        return Ok(());
+    let still = Manifests::fetch(store, &chain[..1], identities)?.missing_of(paths, archive, identities)?;
+    if still.len() < paths.len() {
+        let manifests = Manifests::fetch(store, chain, identities)?;
+        let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
+        let first = Level::try_from(members.len() + chain.len()).map(|end| end - manifests.count());
+        let Ok(first) = first else { return Ok(()) };
+        let mut read = |level: Level| manifests.read(level, archive, identities);
+        if merged.look_in(archive, paths, &sources, first, chain.len(), &mut read)? {
+            members.extend(manifests.members);
+        }
     }
-    let Ok(first) = Level::try_from(members.len()) else { return Ok(()) };
-    let manifests = Manifests::fetch(store, &chain, identities)?;
-    let mut read = |level: Level| manifests.read(level, archive, identities);
-    if merged.look_in(archive, sources, first, chain.len(), &mut read)? {
-        members.extend(manifests.members);
-    }
+    *paths = still;
     Ok(())
 }
 
@@ -286,17 +279,27 @@ impl Manifests {
         Ok(Listed { lines, sources })
     }
 
-    /// Whether the newest of them says of all these paths that it could not read them either: what is missing is listed
-    /// by each snapshot while that lasts.
-    fn lists_as_missing(&self, paths: &[Vec<u8>], archive: Archive, identities: &Identities) -> Result<bool> {
-        let mut left: HashSet<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+    /// How many there are.
+    fn count(&self) -> Level {
+        Level::try_from(self.members.len()).unwrap_or(Level::MAX)
+    }
+
+    /// Which of these paths the newest of them lists as missing, or something above them: what is missing is listed by
+    /// each snapshot while that lasts.
+    fn missing_of(
+        &self,
+        paths: &HashSet<Vec<u8>>,
+        archive: Archive,
+        identities: &Identities,
+    ) -> Result<HashSet<Vec<u8>>> {
+        let mut out = HashSet::new();
         for line in self.read(0, archive, identities)?.lines {
-            let (path, entry) = line?;
+            let (missing, entry) = line?;
             if entry.kind == Kind::Missing {
-                left.remove(&path[..]);
+                out.extend(paths.iter().filter(|p| **p == missing || is_below(p, &missing)).cloned());
             }
         }
-        Ok(left.is_empty())
+        Ok(out)
     }
 }
 

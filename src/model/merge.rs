@@ -2,7 +2,7 @@
 //!
 //! A *level* is an archive's place in the chain: 0 is the snapshot itself, 1 its parent, and so on to the full.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::entry::{Delta, Entry, Kind};
 use super::loader::{Growing, check_links};
@@ -22,6 +22,8 @@ pub struct Missing {
     pub reason: String,
     /// The nearest ancestor whose tree has it.
     pub level: Option<Level>,
+    /// Whether the full could not read it either, so that what is before the full may have it.
+    pub before: bool,
 }
 
 /// The tree of a chain's newest snapshot.
@@ -50,26 +52,23 @@ impl Merged {
     /// A merged tree of a full, which has no ancestors.
     pub fn full(tree: Tree) -> Merged {
         let is_missing = |i: &Index| tree.node(*i).kind == Kind::Missing;
-        let describe = |i| Missing { path: tree.path(i), reason: tree.entry(i).reason, level: None };
+        let describe = |i| Missing { path: tree.path(i), reason: tree.entry(i).reason, level: None, before: true };
         let missing = tree.indices().filter(is_missing).map(describe).collect();
         let older = Older::new(Tree::new());
         Merged { tree, holders: Holders::default(), missing, older }
     }
 
-    /// Paths that are missing and that nothing stands in for.
-    pub fn lacking(&self) -> Vec<Vec<u8>> {
-        self.tree.indices().filter(|i| self.tree.node(*i).kind == Kind::Missing).map(|i| self.tree.path(i)).collect()
-    }
-
-    /// Takes what is [lacking](Merged::lacking) from the tree of another snapshot, older than all of the chain. `open`
-    /// reads the manifests of that one's chain, `count` of them; from now on `first` is its level, and the next ones are
-    /// those of its ancestors. `sources` are the source roots of this snapshot. `false` when it has nothing of it.
+    /// Takes the missing `paths`, as far as nothing stands in for them, from the tree of another snapshot, older than all
+    /// of the chain. `open` reads the manifests of that one's chain, `count` of them; from now on `first` is its level, and
+    /// the next ones are those of its ancestors. `sources` are the source roots of this snapshot. `false` when it has
+    /// nothing of them.
     ///
     /// # Errors
     /// As [`merge`].
     pub fn look_in<'a>(
         &mut self,
         archive: Archive,
+        paths: &HashSet<Vec<u8>>,
         sources: &[Vec<u8>],
         first: Level,
         count: usize,
@@ -78,6 +77,7 @@ impl Merged {
         let is_missing = |i: &Index| self.tree.node(*i).kind == Kind::Missing;
         let mut wanted: Vec<(Vec<u8>, Index)> =
             self.tree.indices().filter(is_missing).map(|i| (self.tree.path(i), i)).collect();
+        wanted.retain(|(path, _)| paths.contains(path));
         wanted.sort();
         // A manifest on top of the others that lists nothing but what is missing.
         let mut with_top = |level: Level| match level.checked_sub(1) {
@@ -95,7 +95,7 @@ impl Merged {
             let level = found.level.map(shift);
             match self.missing.iter_mut().find(|m| m.path == found.path) {
                 Some(missing) => missing.level = missing.level.or(level),
-                None => self.missing.push(Missing { level, ..found }),
+                None => self.missing.push(Missing { level, before: false, ..found }),
             }
         }
         let any = !looked.older.tree.is_empty();
@@ -252,7 +252,8 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, bases: &mut Bases, scope: Scope) 
             let mut ancestors = (from + 1..end).filter_map(|l| Some((l, walk.at(l, &path)?)));
             let nearest = ancestors.find(|(_, (_, e))| e.kind != Kind::Missing);
             let tree = nearest.map(|(tree, _)| tree);
-            missing.push(Missing { path: path.clone(), reason: entry.reason.clone(), level: tree });
+            let before = walk.is_missing(walk.count() - 1, &path);
+            missing.push(Missing { path: path.clone(), reason: entry.reason.clone(), level: tree, before });
             regions.extend(tree.map(|tree| Region { path: path.clone(), by: level, tree }));
             stand_in = nearest.or(stand_in);
         }

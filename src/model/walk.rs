@@ -68,6 +68,15 @@ impl<'a> Walk<'a> {
         self.cursors[usize::from(level)].in_other_source(path, missing)
     }
 
+    /// Whether the manifest of `level` lists the path, or something above it, as missing.
+    pub(super) fn is_missing(&self, level: Level, path: &[u8]) -> bool {
+        let cursor = &self.cursors[usize::from(level)];
+        let above = |(open, kind): &(Vec<u8>, Kind)| {
+            *kind == Kind::Missing && is_below(path, open) && !cursor.in_other_source(path, open)
+        };
+        cursor.here.as_ref().is_some_and(|e| e.kind == Kind::Missing) || cursor.open.iter().any(above)
+    }
+
     /// What the tree of `level` has at the path, and which manifest lists it.
     pub(super) fn at(&self, level: Level, path: &[u8]) -> Option<(Level, &Entry)> {
         for (cursor, number) in self.cursors.iter().zip(0..).skip(usize::from(level)) {

@@ -288,38 +288,22 @@ fn older(done: &Done, path: &str, from: &Reference) -> bool {
 fn missing_entries_come_from_older_snapshots() {
     let (machine, forger) = a_machine();
     let home = || dir("home/agent");
+    let lost = || missing("home/agent/lost");
     let oldest = full(&forger, &[home(), file("home/agent/lost", "ancient")]);
-    let before = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", blocks(b"abc"))];
+    let before =
+        [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", blocks(b"abc")), lost()];
     let previous = forger.put(Archive::State, before.to_vec(), &prev(&oldest));
     let changed = blocks(b"aXc");
-    let items = [home(), delta("home/agent/f", "home/agent/f", &changed, &[at(1)])];
-    let tree = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", &changed)];
+    let items = [home(), delta("home/agent/f", "home/agent/f", &changed, &[at(1)]), lost()];
+    let tree = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", &changed), lost()];
     let last_before = forger.put_on(&previous, items.to_vec(), &tree, &prev(&previous));
     // A new full in which three paths could not be read, one of which only the oldest snapshot has.
-    let tree = [
-        home(),
-        missing("home/agent/d"),
-        missing("home/agent/f"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let tree = [home(), missing("home/agent/d"), missing("home/agent/f"), lost(), missing("home/agent/never")];
     let second = forger.put(Archive::State, tree.to_vec(), &prev(&last_before));
     // One of them can be read again, and then not any more.
-    let now = [
-        home(),
-        missing("home/agent/d"),
-        file("home/agent/f", "whole"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let now = [home(), missing("home/agent/d"), file("home/agent/f", "whole"), lost(), missing("home/agent/never")];
     let third = on(&forger, &second, &now, &now);
-    let again = [
-        home(),
-        missing("home/agent/d"),
-        missing("home/agent/f"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let again = [home(), missing("home/agent/d"), missing("home/agent/f"), lost(), missing("home/agent/never")];
     let fourth = on(&forger, &third, &again, &again);
 
     let (target, done) = restored(&machine, &fourth, "target");
