@@ -13,7 +13,7 @@ use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Frame, Header};
 use crate::model::merge::{Merged, Missing, merge};
-use crate::model::path::{is_below, printable};
+use crate::model::path::{parent, printable};
 use crate::model::pieces::Holders;
 use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
@@ -170,6 +170,10 @@ pub fn open(
     Ok(Opened { members, tree, holders, missing, identities, proved })
 }
 
+/// How many archives before the full are looked through for what could not be read: a path that nobody could ever read
+/// must not cost the whole history, at every restore.
+const LOOK_BACK_MAX: usize = 100;
+
 /// Looks for what is missing along `prev`, before the full: as far back as each archive says that it could not read it
 /// either, since what was not there then is not looked for in what is older still. What cannot be used there is passed
 /// over: it is no reason not to restore the rest.
@@ -185,7 +189,8 @@ fn look_back(
     let mut before = members.last().and_then(|m| m.commit.prev.clone());
     let lacking = merged.missing.iter().filter(|m| m.level.is_none() && m.before);
     let mut paths: HashSet<Vec<u8>> = lacking.map(|m| m.path.clone()).collect();
-    while let Some(reference) = before.take().filter(|_| !paths.is_empty()) {
+    for _ in 0..LOOK_BACK_MAX {
+        let Some(reference) = before.take().filter(|_| !paths.is_empty()) else { break };
         let named = |f: &&Found| f.place.archive == archive && f.place.id == reference.id;
         let same = |f: &&Found| f.commit_sha256 == reference.sha256 && f.usable(allow_unsigned).is_some();
         let Some(one) = found.iter().filter(named).find(same) else { break };
@@ -214,8 +219,8 @@ fn look_in(
     if still.len() < paths.len() {
         let manifests = Manifests::fetch(store, chain, identities)?;
         let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
-        let first = Level::try_from(members.len() + chain.len()).map(|end| end - manifests.count());
-        let Ok(first) = first else { return Ok(()) };
+        let ends = (Level::try_from(members.len()), Level::try_from(members.len() + chain.len()));
+        let (Ok(first), Ok(_)) = ends else { return Ok(()) };
         let mut read = |level: Level| manifests.read(level, archive, identities);
         if merged.look_in(archive, paths, &sources, first, chain.len(), &mut read)? {
             members.extend(manifests.members);
@@ -279,11 +284,6 @@ impl Manifests {
         Ok(Listed { lines, sources })
     }
 
-    /// How many there are.
-    fn count(&self) -> Level {
-        Level::try_from(self.members.len()).unwrap_or(Level::MAX)
-    }
-
     /// Which of these paths the newest of them lists as missing, or something above them: what is missing is listed by
     /// each snapshot while that lasts.
     fn missing_of(
@@ -292,14 +292,15 @@ impl Manifests {
         archive: Archive,
         identities: &Identities,
     ) -> Result<HashSet<Vec<u8>>> {
-        let mut out = HashSet::new();
+        let mut missing: HashSet<Vec<u8>> = HashSet::new();
         for line in self.read(0, archive, identities)?.lines {
-            let (missing, entry) = line?;
+            let (path, entry) = line?;
             if entry.kind == Kind::Missing {
-                out.extend(paths.iter().filter(|p| **p == missing || is_below(p, &missing)).cloned());
+                missing.insert(path);
             }
         }
-        Ok(out)
+        let covered = |path: &[u8]| std::iter::successors(Some(path), |p| parent(p)).any(|p| missing.contains(p));
+        Ok(paths.iter().filter(|p| covered(p)).cloned().collect())
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::entry::{Delta, Entry, Kind};
 use super::loader::{Growing, check_links};
-use super::path::{is_below, printable};
+use super::path::{is_below, parent, printable};
 use super::pieces::{Bases, Flattener, Holders};
 use super::store_key::Archive;
 use super::tree::{Children, Index, NONE, Tree};
@@ -91,21 +91,18 @@ impl Merged {
         let shift = |level: Level| level - 1 + first;
         looked.older.holders.shift(shift);
         looked.older.replaces.values_mut().for_each(|index| *index = wanted[at(*index)].1);
+        let known: HashMap<Vec<u8>, usize> =
+            self.missing.iter().enumerate().map(|(n, missing)| (missing.path.clone(), n)).collect();
         for found in looked.missing {
             let level = found.level.map(shift);
-            match self.missing.iter_mut().find(|m| m.path == found.path) {
-                Some(missing) => missing.level = missing.level.or(level),
+            match known.get(&found.path) {
+                Some(n) => self.missing[*n].level = self.missing[*n].level.or(level),
                 None => self.missing.push(Missing { level, before: false, ..found }),
             }
         }
         let any = !looked.older.tree.is_empty();
         self.take_in(looked.older);
         Ok(any)
-    }
-
-    /// Whether ancestors have anything of what is missing.
-    pub fn has_older(&self) -> bool {
-        !self.older.tree.is_empty()
     }
 
     /// Puts what ancestors have in the place of what is missing. The tree is not the recorded one any more then.
@@ -122,13 +119,35 @@ impl Merged {
             let index = match older.replaces.get(&i) {
                 Some(index) => *index,
                 None => {
-                    let parent = if node.parent == NONE { NONE } else { moved[at(node.parent)] };
-                    self.tree.push(parent, older.tree.name(i), entry.kind, node.archive)
+                    let dir = if node.parent == NONE { NONE } else { moved[at(node.parent)] };
+                    self.tree.push(dir, older.tree.name(i), entry.kind, node.archive)
                 }
             };
             self.tree.set_entry(index, &entry);
             self.holders.take(index, &older.holders, i);
             moved.push(index);
+        }
+        self.give_way(&moved);
+    }
+
+    /// Where the snapshot has something below a missing path, nothing but a directory can stand in for that: what does
+    /// not is missing again.
+    fn give_way(&mut self, stand_ins: &[Index]) {
+        let roots = self.tree.indices().filter(|i| self.tree.node(*i).parent == NONE);
+        let mut above: HashSet<Vec<u8>> = HashSet::new();
+        for path in roots.map(|i| self.tree.path(i)) {
+            above.extend(std::iter::successors(parent(&path), |p| parent(p)).map(<[u8]>::to_vec));
+        }
+        for &index in stand_ins {
+            let path = self.tree.path(index);
+            if matches!(self.tree.node(index).kind, Kind::Dir | Kind::Missing) || !above.contains(&path) {
+                continue;
+            }
+            let reason = "what older snapshots have there is no directory".to_owned();
+            self.tree.set_entry(index, &Entry { reason, ..Entry::new(Kind::Missing) });
+            for missing in self.missing.iter_mut().filter(|m| m.path == path) {
+                (missing.level, missing.before) = (None, false);
+            }
         }
     }
 }
@@ -218,7 +237,7 @@ fn push(growing: &mut Growing, path: Vec<u8>, entry: &Entry, deltas: &mut Vec<(I
 
 /// Reads all manifests once, ascending by path, into the tree; and looks for `bases` in older ones.
 fn tree(archive: Archive, walk: &mut Walk<'_>, bases: &mut Bases, scope: Scope) -> Result<(Merged, Deltas)> {
-    let (mut growing, mut standing_in) = (Growing::new(archive), Growing::new(archive));
+    let (mut growing, mut standing_in) = (Growing::new(archive), Growing::loose(archive));
     let (mut holders, mut missing, mut regions) = (Holders::default(), Vec::new(), Vec::<Region>::new());
     let (mut older, mut deltas) = (Older::new(Tree::new()), Deltas::default());
     while let Some(path) = walk.next()? {
@@ -231,7 +250,8 @@ fn tree(archive: Archive, walk: &mut Walk<'_>, bases: &mut Bases, scope: Scope) 
             Some(found) => (Some((0, found)), true),
             None => {
                 let region = regions.iter().rev().find(|r| is_below(&path, &r.path));
-                let region = region.filter(|r| !walk.in_other_source(r.by, &path, &r.path));
+                let region =
+                    region.filter(|r| !walk.in_other_source(r.by, &path, &r.path) && !growing.is_closed(&path));
                 (region.and_then(|r| Some((r.tree, walk.at(r.tree, &path)?))), false)
             }
         };

@@ -15,10 +15,15 @@ use super::walk::{Level, Listed};
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Thing {
     Dir(u16),
-    File { mode: u16, content: Vec<u8> },
+    File {
+        mode: u16,
+        content: Vec<u8>,
+    },
     Link(Vec<u8>),
     Symlink(Vec<u8>),
     Missing,
+    /// Missing, since what older snapshots have is no directory, and the snapshot has something below it.
+    GaveWay,
 }
 
 type Map = BTreeMap<Vec<u8>, Thing>;
@@ -87,7 +92,12 @@ fn remove(tree: &mut Map, path: &[u8]) {
         if tree.contains_key(&target) && matches!(tree[&target], Thing::File { .. }) {
             continue;
         }
-        tree.insert(link.clone(), file_of[&target].clone());
+        let Some(file) = file_of.get(&target) else {
+            // Its file was where nothing could be read.
+            tree.remove(&link);
+            continue;
+        };
+        tree.insert(link.clone(), file.clone());
         for other in tree.values_mut() {
             if *other == Thing::Link(target.clone()) {
                 *other = Thing::Link(link.clone());
@@ -175,7 +185,7 @@ fn entry_of(thing: &Thing) -> Entry {
         }
         Thing::Link(target) => Entry { target: target.clone(), ..Entry::new(Kind::Hardlink) },
         Thing::Symlink(target) => Entry { target: target.clone(), ..Entry::new(Kind::Symlink) },
-        Thing::Missing => Entry { reason: "denied".to_owned(), ..Entry::new(Kind::Missing) },
+        Thing::Missing | Thing::GaveWay => Entry { reason: "denied".to_owned(), ..Entry::new(Kind::Missing) },
     }
 }
 
@@ -318,6 +328,7 @@ fn chain(history: &[(Snapshot, bool)], newest: usize) -> Vec<Snapshot> {
 
 /// Puts what `there` has at and below a missing path in its place.
 fn stand_in(out: &mut Map, there: &Map, path: &[u8]) {
+    let recorded = out.clone();
     let below = there.iter().filter(|(p, _)| *p == path || (is_below(p, path) && !in_other_source(p, path)));
     for (p, thing) in below {
         let inside = |to: &[u8]| (to == path || is_below(to, path)) && !in_other_source(to, path);
@@ -326,9 +337,17 @@ fn stand_in(out: &mut Map, there: &Map, path: &[u8]) {
             Thing::Link(to) if !inside(to) => there[to].clone(),
             thing => thing.clone(),
         };
-        if p == path || !out.contains_key(p) {
-            out.insert(p.clone(), thing);
+        let open = |dir: &[u8]| matches!(recorded.get(dir), None | Some(Thing::Dir(_) | Thing::Missing));
+        let mut above = std::iter::successors(parent(p), |p| parent(p)).take_while(|dir| is_below(dir, path));
+        if p != path && (recorded.contains_key(p) || !above.all(open)) {
+            continue;
         }
+        let thing = match thing {
+            Thing::Dir(_) | Thing::Missing => thing,
+            _ if recorded.keys().any(|below| is_below(below, p)) => Thing::GaveWay,
+            thing => thing,
+        };
+        out.insert(p.clone(), thing);
     }
 }
 
@@ -378,6 +397,7 @@ fn with_all_older(history: &[(Snapshot, bool)]) -> Map {
 fn unlinked(tree: &Map) -> Map {
     let content = |t: &Thing| match t {
         Thing::Link(to) => tree[to].clone(),
+        Thing::GaveWay => Thing::Missing,
         thing => thing.clone(),
     };
     tree.iter().map(|(p, t)| (p.clone(), content(t))).collect()

@@ -217,3 +217,29 @@ fn parents_of_another_series() {
     assert!(said(&e).contains("are not those that its tree digest was made of"), "{}", said(&e));
     assert_eq!(std::fs::read_dir(machine.target("t")).map_or(0, Iterator::count), 0);
 }
+
+/// What stands in for a missing directory is no link that the snapshot's own files go through, and holds none below a file.
+#[test]
+fn stand_ins_that_are_no_directories() {
+    let (machine, forger) = a_machine();
+    let outside = machine.target("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let link = symlink("home/agent/l", outside.as_os_str().as_encoded_bytes());
+    let old = [dir("home/agent"), dir("home/agent/d"), dir("home/agent/d/e"), file("home/agent/d/e/f", "f"), link];
+    let first = full(&forger, &old);
+    let items = [
+        dir("home/agent"),
+        missing("home/agent/d"),
+        file("home/agent/d/e", "a file now"),
+        missing("home/agent/l"),
+        file("home/agent/l/evil", "evil"),
+    ];
+    let second = forger.put_on(&first, items.to_vec(), &items, &|_| {});
+    let target = machine.target("target");
+    let (done, _) = machine.try_restore(&target, |a| a.snapshot = second.id.to_string()).unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "went through the link");
+    assert_eq!(std::fs::read(target.join("home/agent/l/evil")).unwrap(), b"evil");
+    assert_eq!(std::fs::read(target.join("home/agent/d/e")).unwrap(), b"a file now");
+    assert_eq!(done.missing, ["home/agent/l: what older snapshots have there is no directory"]);
+    assert_eq!(done.older.len(), 1, "{:?}", done.older);
+}
