@@ -12,10 +12,12 @@ use crate::model::commit::{Commit, Object};
 use crate::model::database::SIDECARS;
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Frame, Header};
-use crate::model::merge::{Holders, Level, Listed, Merged, Missing, merge};
-use crate::model::path::printable;
+use crate::model::merge::{Merged, Missing, merge};
+use crate::model::path::{parent, printable};
+use crate::model::pieces::Holders;
 use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
+use crate::model::walk::{Level, Listed};
 use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
 
@@ -75,14 +77,17 @@ impl Opened {
         if self.proved { Ok(()) } else { check_digest(&self.tree, &self.members[0]) }
     }
 
-    /// Paths of the databases that members list, without those whose journals are files of the snapshot: they were not
-    /// databases any more when it was made.
+    /// Paths of the databases that members list and that are files of the snapshot; but not where their journals are, too:
+    /// those were no databases any more when it was made.
     pub fn databases(&self) -> HashSet<Vec<u8>> {
         let mut out: HashSet<Vec<u8>> = self.members.iter().flat_map(|m| database_paths(&m.header.databases)).collect();
         if self.members.len() > 1 && !out.is_empty() {
             let children = Children::of(&self.tree);
-            let listed = |path: &[u8]| children.find(&self.tree, path).is_some();
-            out.retain(|path| !SIDECARS.iter().any(|s| listed(&[path, *s].concat())));
+            let kind = |path: &[u8]| children.find(&self.tree, path).map(|i| self.tree.node(i).kind);
+            out.retain(|path| {
+                matches!(kind(path), Some(Kind::File | Kind::Hardlink))
+                    && SIDECARS.iter().all(|suffix| kind(&[path, *suffix].concat()).is_none())
+            });
         }
         out
     }
@@ -166,11 +171,12 @@ pub fn open(
 }
 
 /// How many archives before the full are looked through for what could not be read: a path that nobody could ever read
-/// must not cost the whole history.
+/// must not cost the whole history, at every restore.
 const LOOK_BACK_MAX: usize = 100;
 
-/// Looks for what is missing along `prev`, before the full. What cannot be used there is passed over: it is no reason not
-/// to restore the rest.
+/// Looks for what is missing along `prev`, before the full: as far back as each archive says that it could not read it
+/// either, since what was not there then is not looked for in what is older still. What cannot be used there is passed
+/// over: it is no reason not to restore the rest.
 fn look_back(
     store: &Store,
     found: &[Found],
@@ -180,17 +186,18 @@ fn look_back(
     identities: &Identities,
 ) -> Result<()> {
     let archive = members[0].commit.archive;
-    let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
     let mut before = members.last().and_then(|m| m.commit.prev.clone());
+    let lacking = merged.missing.iter().filter(|m| m.level.is_none() && m.before);
+    let mut paths: HashSet<Vec<u8>> = lacking.map(|m| m.path.clone()).collect();
     for _ in 0..LOOK_BACK_MAX {
-        let lacking = merged.lacking();
-        let Some(reference) = before.take().filter(|_| !lacking.is_empty()) else { break };
+        let Some(reference) = before.take().filter(|_| !paths.is_empty()) else { break };
         let named = |f: &&Found| f.place.archive == archive && f.place.id == reference.id;
         let same = |f: &&Found| f.commit_sha256 == reference.sha256 && f.usable(allow_unsigned).is_some();
         let Some(one) = found.iter().filter(named).find(same) else { break };
         before = one.usable(allow_unsigned).and_then(|c| c.prev.clone());
-        let looked = look_in(store, found, allow_unsigned, one, &lacking, &sources, members, merged, identities);
-        match looked {
+        // Only whether its chain is there matters here, and not when it ends.
+        let Ok(chain) = super::snapshots::chain(found, one, allow_unsigned, 0) else { continue };
+        match look_in(store, &chain, &mut paths, members, merged, identities) {
             Err(e) if !matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NoIdentity) => return Err(e),
             _ => {}
         }
@@ -198,32 +205,28 @@ fn look_back(
     Ok(())
 }
 
-/// Looks for what is missing in the tree of one older archive.
-#[allow(clippy::too_many_arguments, reason = "what is looked for, where, and what becomes of it")]
+/// Looks for missing `paths` in the tree of one older archive, and leaves those that it could not read either.
 fn look_in(
     store: &Store,
-    found: &[Found],
-    allow_unsigned: bool,
-    one: &Found,
-    lacking: &[Vec<u8>],
-    sources: &[Vec<u8>],
+    chain: &[&Found],
+    paths: &mut HashSet<Vec<u8>>,
     members: &mut Vec<Member>,
     merged: &mut Merged,
     identities: &Identities,
 ) -> Result<()> {
-    // Only whether it is there matters here, and not when it ends.
-    let Ok(chain) = super::snapshots::chain(found, one, allow_unsigned, 0) else { return Ok(()) };
     let archive = members[0].commit.archive;
-    let newest = Manifests::fetch(store, &chain[..1], identities)?;
-    if newest.lists_as_missing(lacking, archive, identities)? {
-        return Ok(());
+    let still = Manifests::fetch(store, &chain[..1], identities)?.missing_of(paths, archive, identities)?;
+    if still.len() < paths.len() {
+        let manifests = Manifests::fetch(store, chain, identities)?;
+        let sources: Vec<Vec<u8>> = members[0].header.sources.iter().map(|s| s.path.bytes()).collect();
+        let ends = (Level::try_from(members.len()), Level::try_from(members.len() + chain.len()));
+        let (Ok(first), Ok(_)) = ends else { return Ok(()) };
+        let mut read = |level: Level| manifests.read(level, archive, identities);
+        if merged.look_in(archive, paths, &sources, first, chain.len(), &mut read)? {
+            members.extend(manifests.members);
+        }
     }
-    let Ok(first) = Level::try_from(members.len()) else { return Ok(()) };
-    let manifests = Manifests::fetch(store, &chain, identities)?;
-    let mut read = |level: Level| manifests.read(level, archive, identities);
-    if merged.look_in(archive, sources, first, chain.len(), &mut read)? {
-        members.extend(manifests.members);
-    }
+    *paths = still;
     Ok(())
 }
 
@@ -278,20 +281,26 @@ impl Manifests {
         let name = self.members[level].place.object(MANIFEST);
         let (header, lines) = manifest_file::entries(&name, &self.sealed[level], identities, archive)?;
         let sources = header.sources.iter().map(|s| s.path.bytes()).collect();
-        Ok(Listed { lines: Box::new(lines), sources })
+        Ok(Listed { lines, sources })
     }
 
-    /// Whether the newest of them says of all these paths that it could not read them either: what is missing is listed
-    /// by each snapshot while that lasts.
-    fn lists_as_missing(&self, paths: &[Vec<u8>], archive: Archive, identities: &Identities) -> Result<bool> {
-        let mut left: HashSet<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+    /// Which of these paths the newest of them lists as missing, or something above them: what is missing is listed by
+    /// each snapshot while that lasts.
+    fn missing_of(
+        &self,
+        paths: &HashSet<Vec<u8>>,
+        archive: Archive,
+        identities: &Identities,
+    ) -> Result<HashSet<Vec<u8>>> {
+        let mut missing: HashSet<Vec<u8>> = HashSet::new();
         for line in self.read(0, archive, identities)?.lines {
             let (path, entry) = line?;
             if entry.kind == Kind::Missing {
-                left.remove(&path[..]);
+                missing.insert(path);
             }
         }
-        Ok(left.is_empty())
+        let covered = |path: &[u8]| std::iter::successors(Some(path), |p| parent(p)).any(|p| missing.contains(p));
+        Ok(paths.iter().filter(|p| covered(p)).cloned().collect())
     }
 }
 

@@ -256,7 +256,12 @@ pub fn choose<'a>(
     }
     let mut skipped: Vec<String> = Vec::new();
     let mut broken: Option<Broken> = None;
+    let mut lost: Vec<SnapshotId> = Vec::new();
     for candidate in candidates.into_iter().rev() {
+        if lost.contains(&candidate.place.id) {
+            // What others need and is damaged has been named.
+            continue;
+        }
         match chain(found, candidate, allow_unsigned, now) {
             Ok(chain) => return Ok(Choice { chain, skipped }),
             Err(why) => {
@@ -264,6 +269,7 @@ pub fn choose<'a>(
                 if !skipped.contains(&line) {
                     skipped.push(line);
                 }
+                lost.push(why.needs.clone());
                 broken.get_or_insert(why);
             }
         }

@@ -14,8 +14,8 @@ use super::metadata::{self, Ids};
 use super::stage::Stage;
 use crate::error::{Error, Result};
 use crate::model::entry::{Entry, Kind};
-use crate::model::merge::{Holders, Piece};
 use crate::model::path::printable;
+use crate::model::pieces::{Holders, Piece};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, Tree};
 

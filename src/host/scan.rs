@@ -84,14 +84,24 @@ const SETTLED_SECONDS_REMOTE: i64 = 5 * 60;
 impl Look {
     /// What a `stat` at `now`, in Unix seconds, tells.
     pub fn of(stat: &Stat, now: i64, settled: i64) -> Look {
+        Look::by(stat, (stat.st_ctime, stat.st_ctime_nsec), now, settled)
+    }
+
+    /// The same of a database's log, whose status SQLite changes when root reads it, as it gives it to the database's
+    /// owner again. Whoever writes to it changes its modification time.
+    fn of_log(stat: &Stat, now: i64, settled: i64) -> Look {
+        Look::by(stat, (stat.st_mtime, stat.st_mtime_nsec), now, settled)
+    }
+
+    fn by(stat: &Stat, changed: (i64, impl Into<i128>), now: i64, settled: i64) -> Look {
         let mut hasher = blake3::Hasher::new();
         #[allow(clippy::unnecessary_cast, reason = "types of these differ between systems")]
         for number in [
             stat.st_size as u64,
             stat.st_mtime as u64,
             stat.st_mtime_nsec as u64,
-            stat.st_ctime as u64,
-            stat.st_ctime_nsec as u64,
+            changed.0 as u64,
+            changed.1.into() as u64,
             stat.st_ino as u64,
             stat.st_dev as u64,
         ] {
@@ -99,7 +109,7 @@ impl Look {
         }
         let digest = hasher.finalize();
         let stamp = u64::from_le_bytes(*digest.as_bytes().first_chunk::<8>().expect("32 bytes")) & !1;
-        Look { stamp, young: now.saturating_sub(stat.st_mtime.max(stat.st_ctime)) <= settled }
+        Look { stamp, young: now.saturating_sub(stat.st_mtime.max(changed.0)) <= settled }
     }
 
     /// The same with what stands beside a database.
@@ -231,7 +241,7 @@ impl Walk<'_> {
             for name in sidecars {
                 let Some(base) = name.strip_suffix(suffix) else { continue };
                 if let Ok(stat) = statat(dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
-                    let look = Look::of(&stat, self.now, self.settled);
+                    let look = Look::of_log(&stat, self.now, self.settled);
                     let both = self.logs.get(base).map_or(look, |other| other.with(look));
                     self.logs.insert(base.to_vec(), both);
                 }

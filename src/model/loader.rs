@@ -109,12 +109,19 @@ pub struct Growing {
     archive: Archive,
     /// The entries whose paths are prefixes of the last one's, bytewise.
     open: Vec<(Vec<u8>, Index)>,
+    /// Whether entries may lie below what is no directory.
+    loose: bool,
 }
 
 impl Growing {
     /// An empty tree whose entries are of `archive`.
     pub fn new(archive: Archive) -> Self {
-        Growing { tree: Tree::new(), archive, open: Vec::new() }
+        Growing { tree: Tree::new(), archive, open: Vec::new(), loose: false }
+    }
+
+    /// The same for entries of which some will be taken away, so that nothing is refused yet.
+    pub(super) fn loose(archive: Archive) -> Self {
+        Growing { loose: true, ..Growing::new(archive) }
     }
 
     /// Adds the next entry.
@@ -136,6 +143,12 @@ impl Growing {
         Ok(index)
     }
 
+    /// Whether `path`, which comes next, lies below an entry that can hold nothing.
+    pub(super) fn is_closed(&self, path: &[u8]) -> bool {
+        let closed = |i: Index| !matches!(self.tree.node(i).kind, Kind::Dir | Kind::Missing | Kind::Deleted);
+        self.open.iter().any(|(open, index)| path::is_below(path, open) && closed(*index))
+    }
+
     /// The directory entry that `path` is in; [`NONE`] where no ancestor is an entry at all.
     ///
     /// Between `a` and `a/x` the order of bytes allows only paths that begin with `a`, so an ancestor that was
@@ -149,7 +162,7 @@ impl Growing {
             // A directory that could not be read may hold another source that could.
             Kind::Missing | Kind::Deleted => Ok(NONE),
             // What is deleted is listed path by path, below what took its directory's place, too.
-            _ if kind == Kind::Deleted => Ok(NONE),
+            _ if kind == Kind::Deleted || self.loose => Ok(NONE),
             _ => {
                 let names = (path::printable(path), path::printable(ancestor));
                 Err(Error::damaged(format!("entry {} lies below {}, which is no directory", names.0, names.1)))

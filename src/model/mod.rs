@@ -17,11 +17,13 @@ pub mod loader;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod merge_tests;
 pub mod names;
 mod parent;
 pub mod path;
 mod patterns;
+pub mod pieces;
 pub mod preset;
 pub mod prune;
 pub mod record;
@@ -30,3 +32,4 @@ pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
 mod varint;
+pub mod walk;

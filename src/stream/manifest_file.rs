@@ -13,6 +13,7 @@ use crate::model::loader::{Checker, Loader};
 use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, parse_entry, write_entry};
 use crate::model::store_key::Archive;
 use crate::model::tree::Tree;
+use crate::model::walk::Lines as Entries;
 
 /// The zstd level of manifests: mostly digests, which no level makes smaller.
 const LEVEL: i32 = 3;
@@ -211,22 +212,49 @@ pub fn entries<'a>(
     sealed: &'a [u8],
     identities: &Identities,
     archive: Archive,
-) -> Result<(Header, impl Iterator<Item = Result<(Vec<u8>, Entry)>> + use<'a>)> {
-    let (header, lines) = begin(name, sealed, identities, archive)?;
-    let mut checker = Checker::new(&header);
-    let mut lines = Some(lines);
+) -> Result<(Header, Entries<'a>)> {
+    let (header, mut lines) = begin(name, sealed, identities, archive)?;
+    let checker = Checker::new(&header);
+    let mut first = Vec::new();
+    let read = Read::take(&mut lines.input, FIRST_BYTES).read_to_end(&mut first);
+    let read = read.map_err(|e| truncated(name, e))? as u64;
+    let name = name.to_owned();
+    if read < FIRST_BYTES {
+        lines.drain()?;
+        let lines = LineReader { input: std::io::Cursor::new(first), line: Vec::new(), name };
+        return Ok((header, Box::new(checked(lines, checker, |_| Ok(())))));
+    }
+    let input = std::io::Cursor::new(first).chain(lines.input);
+    let lines = LineReader { input, line: Vec::new(), name: name.clone() };
+    let drain =
+        move |rest: std::io::Chain<_, _>| LineReader { input: rest.into_inner().1, line: Vec::new(), name }.drain();
+    Ok((header, Box::new(checked(lines, checker, drain))))
+}
+
+/// How much of a manifest is read at once, in bytes. Most incrementals' are smaller, and what decompresses them need not
+/// be kept until all of a chain is read.
+const FIRST_BYTES: u64 = 256 << 10;
+
+/// The entries of `lines`, each checked; `drain` takes what is left behind the last.
+fn checked<R: BufRead>(
+    lines: LineReader<R>,
+    mut checker: Checker,
+    drain: impl FnOnce(R) -> Result<()>,
+) -> impl Iterator<Item = Result<(Vec<u8>, Entry)>> {
+    let mut reading = Some((lines, drain));
     let mut next = move || -> Result<Option<(Vec<u8>, Entry)>> {
-        let Some(reading) = &mut lines else { return Ok(None) };
-        if reading.next(LINE_BYTES_MAX)? {
-            let (path, entry) = parse_entry(&reading.line)?;
-            checker.entry(&path, &entry)?;
-            return Ok(Some((path, entry)));
+        let Some((mut lines, drain)) = reading.take() else { return Ok(None) };
+        if !lines.next(LINE_BYTES_MAX)? {
+            drain(lines.input)?;
+            checker.finish()?;
+            return Ok(None);
         }
-        lines.take().map_or(Ok(()), LineReader::drain)?;
-        checker.finish()?;
-        Ok(None)
+        let (path, entry) = parse_entry(&lines.line)?;
+        checker.entry(&path, &entry)?;
+        reading = Some((lines, drain));
+        Ok(Some((path, entry)))
     };
-    Ok((header, std::iter::from_fn(move || next().transpose())))
+    std::iter::from_fn(move || next().transpose())
 }
 
 /// Opens a manifest and reads its header.

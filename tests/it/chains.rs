@@ -1,21 +1,25 @@
-//! Chains forged member by member: what comes back, which snapshot is taken, and what is refused.
+//! Chains forged member by member: what comes back, and which snapshot is taken.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lifeboat::Kind as ErrorKind;
 use lifeboat::commands::Event;
 use lifeboat::commands::restore::Done;
 use lifeboat::model::commit::Reference;
+use lifeboat::model::database::Facts;
 use lifeboat::model::entry::{Entry, Kind};
-use lifeboat::model::manifest::{PathName, Source};
+use lifeboat::model::manifest::{Database, PathName, Source};
 use lifeboat::model::store_key::{Archive, SnapshotId};
 
 use crate::forge::{Draft, Forger, Item, copy, deleted, delta, dir, file, hardlink, missing, said, snapshot, symlink};
 use crate::world::{Machine, NOW};
 
+/// Bytes of a delta's blocks.
 const BLOCK: usize = 4096;
 
-fn a_machine() -> (Machine, Forger) {
+/// A machine with keys, and somebody who has them, too.
+pub fn a_machine() -> (Machine, Forger) {
     let machine = Machine::new();
     machine.write("agent/a", "x");
     machine.init(&["agent"]);
@@ -23,7 +27,8 @@ fn a_machine() -> (Machine, Forger) {
     (machine, forger)
 }
 
-fn full(forger: &Forger, tree: &[Item]) -> Reference {
+/// A full of `tree`.
+pub fn full(forger: &Forger, tree: &[Item]) -> Reference {
     forger.put(Archive::State, tree.to_vec(), &|_| {})
 }
 
@@ -32,17 +37,17 @@ fn on(forger: &Forger, parent: &Reference, items: &[Item], tree: &[Item]) -> Ref
 }
 
 /// Blocks that are filled with these bytes.
-fn blocks(bytes: &[u8]) -> Vec<u8> {
+pub fn blocks(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|b| vec![*b; BLOCK]).collect()
 }
 
 /// Where block `n` lies.
-fn at(n: u64) -> (u64, u64) {
+pub fn at(n: u64) -> (u64, u64) {
     (n * 4096, 4096)
 }
 
 /// `item` with its entry changed.
-fn with(mut item: Item, change: impl FnOnce(&mut Entry)) -> Item {
+pub fn with(mut item: Item, change: impl FnOnce(&mut Entry)) -> Item {
     change(&mut item.1);
     item
 }
@@ -283,38 +288,22 @@ fn older(done: &Done, path: &str, from: &Reference) -> bool {
 fn missing_entries_come_from_older_snapshots() {
     let (machine, forger) = a_machine();
     let home = || dir("home/agent");
+    let lost = || missing("home/agent/lost");
     let oldest = full(&forger, &[home(), file("home/agent/lost", "ancient")]);
-    let before = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", blocks(b"abc"))];
+    let before =
+        [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", blocks(b"abc")), lost()];
     let previous = forger.put(Archive::State, before.to_vec(), &prev(&oldest));
     let changed = blocks(b"aXc");
-    let items = [home(), delta("home/agent/f", "home/agent/f", &changed, &[at(1)])];
-    let tree = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", &changed)];
+    let items = [home(), delta("home/agent/f", "home/agent/f", &changed, &[at(1)]), lost()];
+    let tree = [home(), dir("home/agent/d"), file("home/agent/d/a", "1"), file("home/agent/f", &changed), lost()];
     let last_before = forger.put_on(&previous, items.to_vec(), &tree, &prev(&previous));
     // A new full in which three paths could not be read, one of which only the oldest snapshot has.
-    let tree = [
-        home(),
-        missing("home/agent/d"),
-        missing("home/agent/f"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let tree = [home(), missing("home/agent/d"), missing("home/agent/f"), lost(), missing("home/agent/never")];
     let second = forger.put(Archive::State, tree.to_vec(), &prev(&last_before));
     // One of them can be read again, and then not any more.
-    let now = [
-        home(),
-        missing("home/agent/d"),
-        file("home/agent/f", "whole"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let now = [home(), missing("home/agent/d"), file("home/agent/f", "whole"), lost(), missing("home/agent/never")];
     let third = on(&forger, &second, &now, &now);
-    let again = [
-        home(),
-        missing("home/agent/d"),
-        missing("home/agent/f"),
-        missing("home/agent/lost"),
-        missing("home/agent/never"),
-    ];
+    let again = [home(), missing("home/agent/d"), missing("home/agent/f"), lost(), missing("home/agent/never")];
     let fourth = on(&forger, &third, &again, &again);
 
     let (target, done) = restored(&machine, &fourth, "target");
@@ -426,6 +415,11 @@ fn broken_chains_are_passed_over() {
     let e = machine.try_restore(&machine.target("named"), |a| a.snapshot = second.id.to_string()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged);
     assert!(said(&e).contains("which is damaged: 000000.tar.zst.age is missing"), "{}", said(&e));
+    // An older full is.
+    let spare = forger.put_as(Archive::State, &SnapshotId::new(NOW - 5000, 7), 5, vec![dir("home/agent")], &|_| {});
+    let (done, _) = machine.try_restore(&machine.target("spare"), |_| {}).unwrap();
+    assert_eq!(done.state.as_deref(), Some(spare.id.as_str()));
+    std::fs::remove_dir_all(directory(&machine, &forger, "monthly", &spare)).unwrap();
     std::fs::remove_dir_all(directory(&machine, &forger, "monthly", &first)).unwrap();
     let e = machine.try_restore(&machine.target("any"), |_| {}).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged, "{}", said(&e));
@@ -494,157 +488,27 @@ fn parents_are_who_they_were() {
     assert!(said(&e).contains("says that it is the newer one of the two"), "{}", said(&e));
 }
 
-/// One attack on a chain: what the parent has beside a file, what the incremental lists, and what the refusal says.
-struct Attack {
-    name: &'static str,
-    parent: Vec<Item>,
-    items: Vec<Item>,
-    edit: Box<dyn Fn(&mut Draft)>,
-    says: &'static str,
-    kind: ErrorKind,
-}
-
-fn attack(name: &'static str, parent: Vec<Item>, items: Vec<Item>, says: &'static str) -> Attack {
-    Attack { name, parent, items, edit: Box::new(|_| {}), says, kind: ErrorKind::Damaged }
-}
-
-fn attacks() -> Vec<Attack> {
-    let x = |base: &str, extents: &[(u64, u64)]| delta("home/agent/x", base, blocks(b"xy"), extents);
-    let none = Vec::new;
-    let mut out = vec![
-        attack(
-            "a base that is not there",
-            none(),
-            vec![x("home/agent/none", &[])],
-            "which is not in the parent's tree",
-        ),
-        attack(
-            "a base that is a directory",
-            vec![dir("home/agent/d")],
-            vec![x("home/agent/d", &[])],
-            "home/agent/d, which is a directory in the parent's tree",
-        ),
-        attack(
-            "a base that is a symbolic link",
-            vec![symlink("home/agent/l", "f")],
-            vec![x("home/agent/l", &[])],
-            "home/agent/l, which is a symbolic link in the parent's tree",
-        ),
-        attack(
-            "a base that could not be read",
-            vec![missing("home/agent/m")],
-            vec![x("home/agent/m", &[])],
-            "home/agent/m, which could not be read in the parent's tree",
-        ),
-        attack("a base elsewhere", none(), vec![x("home/../etc", &[])], "its base is impossible"),
-        attack("itself, new", none(), vec![x("home/agent/x", &[])], "which is not in the parent's tree"),
-        attack("extents out of order", none(), vec![x("home/agent/f", &[at(1), at(0)])], "its extents overlap"),
-        attack("extents that overlap", none(), vec![x("home/agent/f", &[(0, 8192), at(1)])], "its extents overlap"),
-        attack(
-            "extents beyond the end",
-            none(),
-            vec![x("home/agent/f", &[at(2)])],
-            "its extents overlap or leave the file",
-        ),
-        attack(
-            "an extent that overflows",
-            none(),
-            vec![x("home/agent/f", &[(u64::MAX - 4095, 8192)])],
-            "an extent overflows",
-        ),
-        attack(
-            "extents that are no blocks",
-            none(),
-            vec![x("home/agent/f", &[(1, 4096)])],
-            "not multiples of 4096 bytes",
-        ),
-        attack(
-            "a patch for another base",
-            none(),
-            vec![x("home/agent/f", &[at(1)])],
-            "home/agent/x is not what the manifest says",
-        ),
-        attack(
-            "holes and a delta",
-            none(),
-            vec![with(x("home/agent/f", &[]), |e| e.extents = Some(Vec::new()))],
-            "it is a delta and has holes",
-        ),
-        attack(
-            "a link to what it does not make",
-            none(),
-            vec![hardlink("home/agent/x", "home/agent/f")],
-            "which the archive that lists the link does not make",
-        ),
-        attack(
-            "a link to nothing",
-            none(),
-            vec![hardlink("home/agent/x", "home/agent/none")],
-            "does not lead to one of its files",
-        ),
-        attack(
-            "something below a file",
-            none(),
-            vec![file("home/agent/f/x", "x")],
-            "home/agent/f, which is no directory",
-        ),
-        attack("a source deleted", none(), vec![deleted("home")], "is no directory"),
-        attack(
-            "a delta that claims terabytes",
-            none(),
-            vec![with(x("home/agent/f", &[]), |e| e.size = 1 << 50)],
-            "free, the restore needs",
-        ),
-    ];
-    out.last_mut().unwrap().kind = ErrorKind::Failed;
-    let many: Vec<(u64, u64)> = (0..100_001).map(|n| (n * 8192, 4096)).collect();
-    let mut large = delta("home/agent/x", "home/agent/f", blocks(b"x"), &[at(0)]);
-    large.1.size = 100_001 * 8192;
-    large.1.delta.as_mut().unwrap().extents = many;
-    out.push(attack("100,001 extents", none(), vec![large], "more than 100000 extents"));
-    let mut short = attack(
-        "a patch that is too short",
-        none(),
-        vec![x("home/agent/f", &[at(0), at(1)])],
-        "lies outside the archive",
-    );
-    short.edit = Box::new(|draft| {
-        let end = draft.header.tar_bytes();
-        let old = draft.lines.iter().find_map(|l| at_of(l)).unwrap();
-        draft.replace(&format!("\"at\":{old},"), &format!("\"at\":{},", end - 4096));
-    });
-    out.push(short);
-    out
-}
-
-/// Where a line says that the patch lies.
-fn at_of(line: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(line).unwrap();
-    let (_, rest) = text.split_once("\"at\":")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// Whoever holds the keys can sign any of these; nothing of it appears.
+/// A database that an incremental patches goes over one with a log only with the log, whichever archive lists it.
 #[test]
-fn chains_that_make_no_sense() {
+fn stale_logs_go_with_what_is_replaced() {
     let (machine, forger) = a_machine();
-    for attack in attacks() {
-        let Attack { name, parent, items, edit, says, kind } = attack;
-        let mut base = vec![dir("home/agent"), file("home/agent/f", blocks(b"ab"))];
-        base.extend(parent);
-        base.sort_by(|a, b| a.0.cmp(&b.0));
-        let first = full(&forger, &base);
-        let mut tree: Vec<Item> = base.iter().chain(&items).cloned().collect();
-        tree.sort_by(|a, b| a.0.cmp(&b.0));
-        let second = forger.put_on(&first, items, &tree, &*edit);
-        let before = snapshot(&machine.root());
-        let target = machine.target("target");
-        std::fs::create_dir_all(&target).unwrap();
-        let e = machine.try_restore(&target, |a| a.snapshot = second.id.to_string()).unwrap_err();
-        assert!(said(&e).contains(says), "{name}: says `{}`, not `{says}`", said(&e));
-        assert_eq!(e.kind(), kind, "{name}: {}", said(&e));
-        std::fs::remove_dir(&target).unwrap_or_else(|e| panic!("{name}: left something behind: {e}"));
-        assert_eq!(snapshot(&machine.root()), before, "{name}: something outside the target changed");
-        std::fs::remove_dir_all(machine.store().join("state")).unwrap();
-    }
+    let database = |draft: &mut Draft| {
+        let facts = Facts { page_size: 4096, pages: 2, tables: BTreeMap::new(), rows: None, check: None };
+        draft.header.databases = vec![Database { path: PathName::new(b"home/agent/x.db"), facts }];
+    };
+    let tree = |content: &[u8]| [dir("home/agent"), file("home/agent/other", "o"), file("home/agent/x.db", content)];
+    let first = forger.put(Archive::State, tree(&blocks(b"ab")).to_vec(), &database);
+    let new = blocks(b"aX");
+    let items = [dir("home/agent"), delta("home/agent/x.db", "home/agent/x.db", &new, &[at(1)])];
+    let second = on(&forger, &first, &items, &tree(&new));
+    let (target, _) = restored(&machine, &second, "target");
+    let log = target.join("home/agent/x.db-wal");
+    std::fs::write(&log, "log").unwrap();
+    std::fs::write(target.join("home/agent/other-wal"), "none of ours").unwrap();
+    let (done, _) = machine.try_restore(&target, |a| (a.dry_run, a.snapshot) = (true, second.id.to_string())).unwrap();
+    assert_eq!(done.different.len(), 1, "{:?}", done.different);
+    machine.try_restore(&target, |a| (a.overwrite, a.snapshot) = (true, second.id.to_string())).unwrap();
+    assert!(!log.exists());
+    assert!(target.join("home/agent/other-wal").exists());
+    assert!(std::fs::read(target.join("home/agent/x.db")).unwrap() == new);
 }

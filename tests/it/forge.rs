@@ -239,7 +239,7 @@ impl Forger {
             series: self.series.clone(),
             id: id.clone(),
             seq,
-            tier: draft.header.tier.clone(),
+            tier: state.then(|| if draft.parent.is_some() { "hourly" } else { "monthly" }.to_owned()),
             generation: state.then(|| id.clone()),
             life: 365,
             parent: draft.parent.clone(),

@@ -35,8 +35,11 @@ mod forge;
 /// What a malicious holder of the keys could sign: each refused, and nothing written.
 mod hostile;
 
-/// Chains forged member by member: what comes back, which is taken, what is refused.
+/// Chains forged member by member: what comes back, and which snapshot is taken.
 mod chains;
+
+/// What a malicious holder of the keys could sign as a chain.
+mod hostile_chains;
 
 /// What somebody with write access to the store could do to it.
 mod tamper;

@@ -140,14 +140,16 @@ class Blake3:
 
 
 @functools.lru_cache(maxsize=None)
-def blake3_of_file(path, sha):
-    with open(path, "rb") as f:
-        return Blake3.hex(f.read())
-
-
-@functools.lru_cache(maxsize=None)
 def blake3(data):
     return Blake3.hex(data)
+
+
+def blake3_of_file(path, sha, known={}):
+    """Of a file whose SHA-256 is `sha`: most were there in the snapshot before."""
+    if sha not in known:
+        with open(path, "rb") as f:
+            known[sha] = Blake3.hex(f.read())
+    return known[sha]
 
 
 def named(member, name):
