@@ -7,6 +7,7 @@ mod config_read;
 mod config_text;
 pub mod database;
 pub mod entry;
+pub mod finder;
 pub mod kit;
 pub mod layout;
 pub mod manifest;

@@ -17,6 +17,9 @@ mod layering;
 /// Specials, files that change, databases, nested and absent sources.
 mod scan;
 
+/// The content rule against a labelled set.
+mod labelled;
+
 /// What is secret stays in its bundle.
 mod secrets;
 

@@ -1,0 +1,559 @@
+//! Keys that say secret, with values that look random: `API_KEY=…`, `"password": "…"`, `--token …`, netrc.
+
+use super::random::{entropy, find, is_placeholder, looks_random};
+use super::rules::Rules;
+
+/// Words in a key that make it worth a look. The search meets each by its first three letters, in any case.
+pub(super) const STEMS: [&str; 8] = ["key", "token", "secret", "pass", "pwd", "credential", "auth", "bearer"];
+
+/// How far a key may reach to both sides of the word, in bytes.
+const KEY_BYTES_MAX: usize = 64;
+
+/// The longest value that is looked at. Longer ones are no keys but data.
+const VALUE_BYTES_MAX: usize = 512;
+
+/// Parts of a key after which the value is about a secret, but none.
+const HARMLESS: &[&str] = &[
+    "hash",
+    "hashed",
+    "digest",
+    "checksum",
+    "id",
+    "ids",
+    "url",
+    "uri",
+    "urls",
+    "endpoint",
+    "type",
+    "types",
+    "name",
+    "names",
+    "count",
+    "counts",
+    "max",
+    "min",
+    "len",
+    "length",
+    "size",
+    "path",
+    "paths",
+    "file",
+    "files",
+    "filename",
+    "dir",
+    "public",
+    "pub",
+    "pubkey",
+    "publishable",
+    "limit",
+    "limits",
+    "expires",
+    "expiry",
+    "expiration",
+    "expire",
+    "at",
+    "ttl",
+    "usage",
+    "used",
+    "total",
+    "version",
+    "regex",
+    "regexp",
+    "pattern",
+    "format",
+    "header",
+    "headers",
+    "prefix",
+    "suffix",
+    "label",
+    "title",
+    "placeholder",
+    "field",
+    "column",
+    "schema",
+    "index",
+    "kind",
+    "state",
+    "status",
+    "error",
+    "message",
+    "budget",
+    "window",
+    "num",
+    "completion",
+    "context",
+    "algorithm",
+    "alg",
+    "method",
+    "mode",
+    "policy",
+    "role",
+    "scheme",
+    "class",
+    "next",
+    "page",
+    "cursor",
+    "pagination",
+    "continuation",
+    "continue",
+    "sync",
+    "idempotency",
+    "cache",
+    "partition",
+    "sort",
+    "foreign",
+    "primary",
+    "tokenizer",
+    "tokenize",
+    "vocab",
+    "bos",
+    "eos",
+    "pad",
+    "unk",
+    "fingerprint",
+    "hint",
+    "help",
+    "description",
+    "doc",
+    "docs",
+    "text",
+    "event",
+    "keyboard",
+    "keycode",
+    "keyword",
+    "keywords",
+    "csrf",
+    "xsrf",
+    "site",
+    "sitekey",
+    "trace",
+    "span",
+    "lookup",
+    "author",
+    "authors",
+    "authority",
+    "signature",
+    "sig",
+    "nonce",
+    "salt",
+    "iv",
+    "fixture",
+    "mock",
+    "test",
+    "tests",
+    "testing",
+    "example",
+    "sample",
+    "dummy",
+    "fake",
+    "integrity",
+    "sha256",
+    "sha1",
+    "sha512",
+    "md5",
+    "etag",
+    "commit",
+    "revision",
+    "ref",
+    "recipient",
+    "recipients",
+    "bytes",
+    "bits",
+    "i18n",
+    "locale",
+    "lang",
+];
+
+/// Words that make a `key` a secret one.
+const QUALIFIERS: &[&str] = &[
+    "api",
+    "access",
+    "secret",
+    "private",
+    "priv",
+    "signing",
+    "sign",
+    "encryption",
+    "encrypt",
+    "crypt",
+    "auth",
+    "account",
+    "storage",
+    "shared",
+    "master",
+    "app",
+    "application",
+    "deploy",
+    "service",
+    "admin",
+    "webhook",
+    "hmac",
+    "client",
+    "license",
+    "subscription",
+    "consumer",
+    "bot",
+    "function",
+    "host",
+    "jwt",
+    "session",
+    "cookie",
+    "rapidapi",
+    "user",
+    "server",
+    "role",
+    "aes",
+    "gpg",
+    "ssh",
+    "rsa",
+    "wallet",
+    "integration",
+    "write",
+    "ingest",
+    "project",
+    "org",
+    "team",
+    "developer",
+    "functions",
+];
+
+/// What a key promises.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    Password,
+    Token,
+    /// An `Authorization` header, or the `auth` of a registry: a user's name and password in base64.
+    Login,
+}
+
+/// Where a key ends and its value may begin.
+struct Key<'a> {
+    text: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+/// Looks at the word of [`STEMS`] that begins at `at`; gives the name of the rule if a secret stands there.
+///
+/// `code` says that the text is a program, in which what has no quotes is an expression.
+pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code: bool) -> Option<&'r str> {
+    let stem = STEMS[usize::from(stem)].as_bytes();
+    if !text.get(at..at + stem.len())?.eq_ignore_ascii_case(stem) {
+        return None;
+    }
+    let key = key_around(text, at, stem.len());
+    let (start, quoted) = value_start(&key)?;
+    let promise = promise(&text[key.start..key.end])?;
+    let (start, scheme) = skip_scheme(text, start);
+    let (value, ends) = value_at(text, start, quoted);
+    let named = &text[key.start..key.end];
+    let looks = value.len() <= VALUE_BYTES_MAX && (quoted || !is_expression(value, ends, code));
+    if !looks {
+        return None;
+    }
+    if let Some(name) = keyed(rules, named, value) {
+        return Some(name);
+    }
+    if is_reference(value) || is_uuid(value) {
+        return None;
+    }
+    let secret = match promise {
+        _ if scheme => value.len() >= 16 && looks_random(value) || is_login(value),
+        Promise::Password => looks_random(value),
+        Promise::Token => value.len() >= 16 && looks_random(value),
+        Promise::Login => is_login(value),
+    };
+    let stopped = rules.stops.iter().any(|stop| find(value, stop.as_bytes()));
+    (secret && !stopped).then_some(match promise {
+        Promise::Password => "password",
+        Promise::Token => "secret-value",
+        Promise::Login => "login",
+    })
+}
+
+fn key_around(text: &[u8], at: usize, stem: usize) -> Key<'_> {
+    let part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    let before = text[..at].iter().rev().take(KEY_BYTES_MAX).take_while(|b| part(b)).count();
+    let after = text[at + stem..].iter().take(KEY_BYTES_MAX).take_while(|b| part(b)).count();
+    Key { text, start: at - before, end: at + stem + after }
+}
+
+/// Where the value begins, and whether it is in quotes. This throws out nearly everything, so it comes first.
+fn value_start(key: &Key<'_>) -> Option<(usize, bool)> {
+    let text = key.text;
+    let mut at = key.end;
+    let skip = |at: usize, most: usize, set: fn(u8) -> bool| {
+        at + text[at..].iter().take(most).take_while(|b| set(**b)).count()
+    };
+    let blank = |b: u8| matches!(b, b' ' | b'\t');
+    let word = &text[key.start..key.end];
+    if word.eq_ignore_ascii_case(b"bearer") {
+        return (text.get(at) == Some(&b' ')).then(|| open_quote(text, at + 1)).map(|(at, _)| (at, true));
+    }
+    let closed = skip(at, 6, |b| matches!(b, b'\\' | b'"' | b'\'' | b'`' | b']'));
+    let quoted_key = closed > at;
+    at = skip(closed, 24, blank);
+    match text.get(at)? {
+        b'=' if matches!(text.get(at + 1), Some(b'=' | b'~')) => None,
+        b'=' | b':' => {
+            at = skip(at, 3, |b| matches!(b, b'=' | b':' | b'>'));
+            at = skip(at, 8, blank);
+            Some(open_quote(text, past_type(text, at).unwrap_or(at)))
+        }
+        b'?' | b'+' | b'|' if text.get(at + 1) == Some(&b'=') => Some(open_quote(text, skip(at + 2, 8, blank))),
+        b'>' if key.start > 0 && text[key.start - 1] == b'<' => Some((at + 1, false)),
+        b',' if quoted_key => {
+            // `setenv("API_KEY", "…")`, and `"name": "API_KEY", "value": "…"`.
+            let start = skip(at + 1, 8, blank);
+            match open_quote(text, start) {
+                (inside, true) if !text[inside..].starts_with(b"value") => Some((inside, true)),
+                _ => named_value(text, at + 1),
+            }
+        }
+        b'\n' | b'\r' => named_value(text, at),
+        b'v' if closed < at => named_value(text, closed),
+        _ if closed == key.end && at > closed && (word.starts_with(b"--") || is_netrc(text, key)) => {
+            Some(open_quote(text, at))
+        }
+        _ => None,
+    }
+}
+
+/// Where the value of `key: type = value` begins, if `at` is at such a type.
+fn past_type(text: &[u8], at: usize) -> Option<usize> {
+    const TYPE_BYTES_MAX: usize = 32;
+    let set = |b: &&u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'&' | b'_' | b' ' | b'<' | b'>' | b'[' | b']' | b'|' | b'?')
+    };
+    let length = text[at..].iter().take(TYPE_BYTES_MAX).take_while(set).count();
+    let rest = text[at + length..].strip_prefix(b"= ")?;
+    (length > 1 && matches!(rest.first(), Some(b'"' | b'\''))).then_some(at + length + 2)
+}
+
+/// `value: …` after a name, as in the manifests of Kubernetes and in XML.
+fn named_value(text: &[u8], at: usize) -> Option<(usize, bool)> {
+    let rest = &text[at..text.len().min(at + 64)];
+    let gap = rest.iter().take_while(|b| b.is_ascii_whitespace() || matches!(b, b'"' | b'\\' | b'\'' | b',')).count();
+    let rest = rest[gap..].strip_prefix(b"value")?;
+    let close = rest.iter().take_while(|b| matches!(b, b'"' | b'\\' | b'\'' | b' ')).count();
+    if !matches!(rest.get(close), Some(b'=' | b':')) {
+        return None;
+    }
+    let blanks = rest[close + 1..].iter().take_while(|b| **b == b' ').count();
+    Some(open_quote(text, at + gap + "value".len() + close + 1 + blanks))
+}
+
+/// `machine HOST login NAME password VALUE`, on one line or several.
+fn is_netrc(text: &[u8], key: &Key<'_>) -> bool {
+    let before = &text[key.start.saturating_sub(200)..key.start];
+    &text[key.start..key.end] == b"password" && find(before, b"machine ") && find(before, b"login ")
+}
+
+/// Skips an opening quote, the backslashes before it, and the letter of a literal.
+fn open_quote(text: &[u8], at: usize) -> (usize, bool) {
+    let letter = matches!(text.get(at..at + 2), Some([b'b' | b'r' | b'u' | b'@', b'"' | b'\'']));
+    let mut end = at + usize::from(letter);
+    end += text[end..].iter().take(7).take_while(|b| **b == b'\\').count();
+    match text.get(end) {
+        Some(b'"' | b'\'' | b'`') => (end + 1, true),
+        _ => (at, false),
+    }
+}
+
+/// Skips `Bearer ` and its like; says whether there was one.
+fn skip_scheme(text: &[u8], at: usize) -> (usize, bool) {
+    let schemes: [&[u8]; 6] = [b"bearer ", b"basic ", b"token ", b"bot ", b"ssws ", b"apikey "];
+    let starts = |s: &&[u8]| text.get(at..at + s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s));
+    match schemes.iter().find(|s| starts(s)) {
+        Some(scheme) => (at + scheme.len(), true),
+        None => (at, false),
+    }
+}
+
+/// The value, and the byte that ends it.
+fn value_at(text: &[u8], start: usize, quoted: bool) -> (&[u8], Option<u8>) {
+    let rest = &text[start.min(text.len())..];
+    let ends = |b: &u8| {
+        !b.is_ascii_graphic()
+            || matches!(b, b'"' | b'\'' | b'`' | b'\\')
+            || !quoted && matches!(b, b',' | b';' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'<' | b'>' | b'&' | b'|')
+    };
+    let length = rest.iter().take(VALUE_BYTES_MAX + 1).take_while(|b| !ends(b)).count();
+    let value = &rest[..length];
+    let value = if quoted { value } else { value.trim_suffix_marks() };
+    (value, rest.get(length).copied())
+}
+
+trait TrimMarks {
+    fn trim_suffix_marks(&self) -> &[u8];
+}
+
+impl TrimMarks for [u8] {
+    /// Without the marks that end a sentence.
+    fn trim_suffix_marks(&self) -> &[u8] {
+        let end = self.iter().rposition(|b| !matches!(b, b'.' | b':' | b'!' | b'?' | b'*')).map_or(0, |at| at + 1);
+        &self[..end]
+    }
+}
+
+/// What a key promises, by its words.
+fn promise(key: &[u8]) -> Option<Promise> {
+    let words = words(key);
+    if words.iter().any(|w| HARMLESS.contains(&w.as_str())) {
+        return None;
+    }
+    let mut promise = None;
+    for (at, word) in words.iter().enumerate() {
+        let word = word.as_str();
+        let before = at.checked_sub(1).map_or("", |at| words[at].as_str());
+        let next = match word {
+            "pass" | "pwd" | "passwd" | "passphrase" | "passcode" => Some(Promise::Password),
+            "secretary" | "secrets" | "passwords" => None,
+            "token" | "bearer" | "credential" | "credentials" => Some(Promise::Token),
+            "auth" | "authorization" => Some(Promise::Login),
+            "key" if QUALIFIERS.contains(&before) => Some(Promise::Token),
+            _ if word.contains("passw") || word.ends_with("pwd") => Some(Promise::Password),
+            _ if word.ends_with("secret") || word.starts_with("secret") || word.ends_with("token") => {
+                Some(Promise::Token)
+            }
+            _ => {
+                let prefix = word.strip_suffix("key").filter(|p| QUALIFIERS.iter().any(|q| p.ends_with(q)));
+                prefix.map(|_| Promise::Token)
+            }
+        };
+        // `auth_token` is a token: what is said last counts.
+        promise = next.or(promise);
+    }
+    promise
+}
+
+/// The words of a key in lower case: split at marks and where a small letter meets a capital.
+fn words(key: &[u8]) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut last = b'_';
+    for byte in key.iter().copied() {
+        if byte.is_ascii_alphanumeric() {
+            if byte.is_ascii_uppercase() && (last.is_ascii_lowercase() || last.is_ascii_digit()) {
+                words.push(String::new());
+            }
+            if let Some(word) = words.last_mut() {
+                word.push(char::from(byte.to_ascii_lowercase()));
+            }
+        } else {
+            words.push(String::new());
+        }
+        last = byte;
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+/// The rule of a service that the key names.
+fn keyed<'r>(rules: &'r Rules, key: &[u8], value: &[u8]) -> Option<&'r str> {
+    let lower = key.to_ascii_lowercase();
+    let mut random = Vec::new();
+    let named = |words: &[String]| words.iter().any(|w| find(&lower, w.as_bytes()));
+    let fits = |k: &&super::rules::Keyed, random: &mut Vec<u8>| {
+        named(&k.words) && k.shapes.iter().any(|s| s.is(value, random)) && entropy(random) >= 2.8
+    };
+    if value.len() < 16 || is_placeholder(value) {
+        return None;
+    }
+    rules.keyed.iter().find(|k| fits(k, &mut random)).map(|k| k.name.as_str())
+}
+
+/// What says where a secret is, or what became of one: variables, paths, URLs, digests, public keys, identifiers.
+fn is_reference(value: &[u8]) -> bool {
+    const BEGINS: [&[u8]; 25] = [
+        b"$", b"{", b"#{", b"%(", b"<", b"@{", b"./", b"../", b"~/", b"arn:", b"op:", b"vault:", b"ENC[", b"ENC(",
+        b"sha1-", b"sha256", b"sha384", b"sha512", b"pbkdf2", b"argon2", b"scrypt:", b"age1", b"AAAA", b"aws:kms",
+        b"data:",
+    ];
+    BEGINS.iter().any(|begin| value.starts_with(begin)) || find(value, b"://")
+}
+
+fn is_uuid(value: &[u8]) -> bool {
+    let dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+    value.len() == 36
+        && value.iter().enumerate().all(|(at, b)| if dash(at) { *b == b'-' } else { b.is_ascii_hexdigit() })
+}
+
+/// Whether a value without quotes is a piece of a program.
+fn is_expression(value: &[u8], ends: Option<u8>, code: bool) -> bool {
+    code || matches!(ends, Some(b'(' | b'[' | b'{')) || find(value, b"->") || find(value, b"::") || find(value, b"=>")
+}
+
+/// Whether this is `name:password` in base64, with a password that looks random.
+fn is_login(value: &[u8]) -> bool {
+    use base64::Engine as _;
+    let bare = value.strip_suffix(b"=").map_or(value, |v| v.strip_suffix(b"=").unwrap_or(v));
+    if bare.len() < 16 {
+        return false;
+    }
+    let Ok(plain) = base64::engine::general_purpose::STANDARD_NO_PAD.decode(bare).map(zeroize::Zeroizing::new) else {
+        return false;
+    };
+    let graphic = plain.iter().all(|b| b.is_ascii_graphic());
+    let Some(colon) = plain.iter().position(|b| *b == b':').filter(|_| graphic) else { return false };
+    let password = &plain[colon + 1..];
+    password.starts_with(b"gh") && password.len() >= 40 || looks_random(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_promise_what_their_words_say() {
+        for key in [
+            "API_KEY",
+            "apiKey",
+            "x-api-key",
+            "SECRET",
+            "client_secret",
+            "clientSecret",
+            "DB_PASSWORD",
+            "dbpassword",
+            "smtp_pass",
+            "access_token",
+            "accessToken",
+            "authtoken",
+            "--api-key",
+            "_authToken",
+            "aws_secret_access_key",
+            "spring.datasource.password",
+            "PGPASSWORD",
+            "SECRET_KEY_BASE",
+            "signingKey",
+            "storageAccountKey",
+            "nAPI_KEY",
+        ] {
+            assert!(promise(key.as_bytes()).is_some(), "{key}");
+        }
+        for key in [
+            "key",
+            "monkey",
+            "keyboard",
+            "cache_key",
+            "max_tokens",
+            "token_type",
+            "token_url",
+            "password_hash",
+            "public_key",
+            "secretary",
+            "compass",
+            "author",
+            "authority",
+            "api_key_id",
+            "next_page_token",
+            "foreign_key",
+            "tokens",
+            "secrets",
+            "tokenizer",
+            "csrf_token",
+            "test_token",
+        ] {
+            assert!(promise(key.as_bytes()).is_none(), "{key}");
+        }
+    }
+}
