@@ -16,6 +16,7 @@ pub mod path;
 mod patterns;
 pub mod preset;
 pub mod store_key;
+pub mod sweep;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;

@@ -132,9 +132,17 @@ pub(super) fn is_private_key(text: &[u8], at: usize) -> bool {
     }
     let rest = &after[title.len()..after.len().min(title.len() + BLOCK_BYTES)];
     // The first long line of base64 is the key; headers and whatever a program puts between lines are shorter.
-    let line = rest
-        .split(|b| !b.is_ascii_alphanumeric() && !matches!(b, b'+' | b'/' | b'='))
-        .map(|run| run.strip_prefix(b"n").filter(|_| run.len() % 4 == 1).unwrap_or(run))
-        .find(|run| run.len() >= BODY_BYTES_MIN);
+    let line = base64_runs(rest).find(|run| run.len() >= BODY_BYTES_MIN);
     line.is_some_and(|line| entropy(line) >= 3.7 && !is_placeholder(line))
+}
+
+/// The runs of base64 in a text. The letter of a `\n` between two lines is no part of one.
+pub(in crate::model) fn base64_runs(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let runs = text.split(|b| !b.is_ascii_alphanumeric() && !matches!(b, b'+' | b'/' | b'=' | b'\\'));
+    runs.flat_map(|run| {
+        let mut parts = run.split(|b| *b == b'\\');
+        let first = parts.next().unwrap_or_default();
+        let escaped = |part: &'_ [u8]| usize::from(matches!(part.first(), Some(b'n' | b'r' | b't')));
+        std::iter::once(first).chain(parts.map(move |part| &part[escaped(part)..]))
+    })
 }

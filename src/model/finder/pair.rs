@@ -1,5 +1,6 @@
 //! Keys that say secret, with values that look random: `API_KEY=…`, `"password": "…"`, `--token …`, netrc.
 
+use super::key::{Promise, Says, says};
 use super::random::{entropy, find, is_placeholder, looks_random};
 use super::rules::Rules;
 
@@ -11,220 +12,6 @@ const KEY_BYTES_MAX: usize = 64;
 
 /// The longest value that is looked at. Longer ones are no keys but data.
 const VALUE_BYTES_MAX: usize = 512;
-
-/// Parts of a key after which the value is about a secret, but none.
-const HARMLESS: &[&str] = &[
-    "hash",
-    "hashed",
-    "digest",
-    "checksum",
-    "id",
-    "ids",
-    "url",
-    "uri",
-    "urls",
-    "endpoint",
-    "type",
-    "types",
-    "name",
-    "names",
-    "count",
-    "counts",
-    "max",
-    "min",
-    "len",
-    "length",
-    "size",
-    "path",
-    "paths",
-    "file",
-    "files",
-    "filename",
-    "dir",
-    "public",
-    "pub",
-    "pubkey",
-    "publishable",
-    "limit",
-    "limits",
-    "expires",
-    "expiry",
-    "expiration",
-    "expire",
-    "at",
-    "ttl",
-    "usage",
-    "used",
-    "total",
-    "version",
-    "regex",
-    "regexp",
-    "pattern",
-    "format",
-    "header",
-    "headers",
-    "prefix",
-    "suffix",
-    "label",
-    "title",
-    "placeholder",
-    "field",
-    "column",
-    "schema",
-    "index",
-    "kind",
-    "state",
-    "status",
-    "error",
-    "message",
-    "budget",
-    "window",
-    "num",
-    "completion",
-    "context",
-    "algorithm",
-    "alg",
-    "method",
-    "mode",
-    "policy",
-    "role",
-    "scheme",
-    "class",
-    "next",
-    "page",
-    "cursor",
-    "pagination",
-    "continuation",
-    "continue",
-    "sync",
-    "idempotency",
-    "cache",
-    "partition",
-    "sort",
-    "foreign",
-    "primary",
-    "tokenizer",
-    "tokenize",
-    "vocab",
-    "bos",
-    "eos",
-    "pad",
-    "unk",
-    "fingerprint",
-    "hint",
-    "help",
-    "description",
-    "doc",
-    "docs",
-    "text",
-    "event",
-    "keyboard",
-    "keycode",
-    "keyword",
-    "keywords",
-    "csrf",
-    "xsrf",
-    "site",
-    "sitekey",
-    "trace",
-    "span",
-    "lookup",
-    "author",
-    "authors",
-    "authority",
-    "signature",
-    "sig",
-    "nonce",
-    "salt",
-    "iv",
-    "fixture",
-    "mock",
-    "test",
-    "tests",
-    "testing",
-    "example",
-    "sample",
-    "dummy",
-    "fake",
-    "integrity",
-    "sha256",
-    "sha1",
-    "sha512",
-    "md5",
-    "etag",
-    "commit",
-    "revision",
-    "ref",
-    "recipient",
-    "recipients",
-    "bytes",
-    "bits",
-    "i18n",
-    "locale",
-    "lang",
-];
-
-/// Words that make a `key` a secret one.
-const QUALIFIERS: &[&str] = &[
-    "api",
-    "access",
-    "secret",
-    "private",
-    "priv",
-    "signing",
-    "sign",
-    "encryption",
-    "encrypt",
-    "crypt",
-    "auth",
-    "account",
-    "storage",
-    "shared",
-    "master",
-    "app",
-    "application",
-    "deploy",
-    "service",
-    "admin",
-    "webhook",
-    "hmac",
-    "client",
-    "license",
-    "subscription",
-    "consumer",
-    "bot",
-    "function",
-    "host",
-    "jwt",
-    "session",
-    "cookie",
-    "rapidapi",
-    "user",
-    "server",
-    "role",
-    "aes",
-    "gpg",
-    "ssh",
-    "rsa",
-    "wallet",
-    "integration",
-    "write",
-    "ingest",
-    "project",
-    "org",
-    "team",
-    "developer",
-    "functions",
-];
-
-/// What a key promises.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Promise {
-    Password,
-    Token,
-    /// An `Authorization` header, or the `auth` of a registry: a user's name and password in base64.
-    Login,
-}
 
 /// Where a key ends and its value may begin.
 struct Key<'a> {
@@ -243,7 +30,7 @@ pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code:
     }
     let key = key_around(text, at, stem.len());
     let (start, quoted) = value_start(&key)?;
-    let promise = promise(&text[key.start..key.end])?;
+    let Says::Secret(promise) = says(&text[key.start..key.end]) else { return None };
     let (start, scheme) = skip_scheme(text, start);
     let (value, ends) = value_at(text, start, quoted);
     let named = &text[key.start..key.end];
@@ -396,58 +183,6 @@ impl TrimMarks for [u8] {
     }
 }
 
-/// What a key promises, by its words.
-fn promise(key: &[u8]) -> Option<Promise> {
-    let words = words(key);
-    if words.iter().any(|w| HARMLESS.contains(&w.as_str())) {
-        return None;
-    }
-    let mut promise = None;
-    for (at, word) in words.iter().enumerate() {
-        let word = word.as_str();
-        let before = at.checked_sub(1).map_or("", |at| words[at].as_str());
-        let next = match word {
-            "pass" | "pwd" | "passwd" | "passphrase" | "passcode" => Some(Promise::Password),
-            "secretary" | "secrets" | "passwords" => None,
-            "token" | "bearer" | "credential" | "credentials" => Some(Promise::Token),
-            "auth" | "authorization" => Some(Promise::Login),
-            "key" if QUALIFIERS.contains(&before) => Some(Promise::Token),
-            _ if word.contains("passw") || word.ends_with("pwd") => Some(Promise::Password),
-            _ if word.ends_with("secret") || word.starts_with("secret") || word.ends_with("token") => {
-                Some(Promise::Token)
-            }
-            _ => {
-                let prefix = word.strip_suffix("key").filter(|p| QUALIFIERS.iter().any(|q| p.ends_with(q)));
-                prefix.map(|_| Promise::Token)
-            }
-        };
-        // `auth_token` is a token: what is said last counts.
-        promise = next.or(promise);
-    }
-    promise
-}
-
-/// The words of a key in lower case: split at marks and where a small letter meets a capital.
-fn words(key: &[u8]) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut last = b'_';
-    for byte in key.iter().copied() {
-        if byte.is_ascii_alphanumeric() {
-            if byte.is_ascii_uppercase() && (last.is_ascii_lowercase() || last.is_ascii_digit()) {
-                words.push(String::new());
-            }
-            if let Some(word) = words.last_mut() {
-                word.push(char::from(byte.to_ascii_lowercase()));
-            }
-        } else {
-            words.push(String::new());
-        }
-        last = byte;
-    }
-    words.retain(|w| !w.is_empty());
-    words
-}
-
 /// The rule of a service that the key names.
 fn keyed<'r>(rules: &'r Rules, key: &[u8], value: &[u8]) -> Option<&'r str> {
     let lower = key.to_ascii_lowercase();
@@ -463,16 +198,23 @@ fn keyed<'r>(rules: &'r Rules, key: &[u8], value: &[u8]) -> Option<&'r str> {
 }
 
 /// What says where a secret is, or what became of one: variables, paths, URLs, digests, public keys, identifiers.
-fn is_reference(value: &[u8]) -> bool {
-    const BEGINS: [&[u8]; 25] = [
-        b"$", b"{", b"#{", b"%(", b"<", b"@{", b"./", b"../", b"~/", b"arn:", b"op:", b"vault:", b"ENC[", b"ENC(",
-        b"sha1-", b"sha256", b"sha384", b"sha512", b"pbkdf2", b"argon2", b"scrypt:", b"age1", b"AAAA", b"aws:kms",
-        b"data:",
+pub(in crate::model) fn is_reference(value: &[u8]) -> bool {
+    const BEGINS: [&[u8]; 24] = [
+        b"{", b"#{", b"%(", b"<", b"@{", b"./", b"../", b"~/", b"arn:", b"op:", b"vault:", b"ENC[", b"ENC(", b"sha1-",
+        b"sha256", b"sha384", b"sha512", b"pbkdf2", b"argon2", b"scrypt:", b"age1", b"AAAA", b"aws:kms", b"data:",
     ];
-    BEGINS.iter().any(|begin| value.starts_with(begin)) || find(value, b"://")
+    BEGINS.iter().any(|begin| value.starts_with(begin)) || find(value, b"://") || is_variable(value)
 }
 
-fn is_uuid(value: &[u8]) -> bool {
+/// `$NAME`, `${NAME}`, `$(command)`, and the digests of passwords that begin with `$2b$` and the like.
+fn is_variable(value: &[u8]) -> bool {
+    let Some(rest) = value.strip_prefix(b"$") else { return false };
+    let digest = rest.iter().take(10).skip(1).any(|b| *b == b'$');
+    let name = rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') && !looks_random(rest);
+    digest || name || matches!(rest.first(), Some(b'{' | b'('))
+}
+
+pub(in crate::model) fn is_uuid(value: &[u8]) -> bool {
     let dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
     value.len() == 36
         && value.iter().enumerate().all(|(at, b)| if dash(at) { *b == b'-' } else { b.is_ascii_hexdigit() })
@@ -484,7 +226,7 @@ fn is_expression(value: &[u8], ends: Option<u8>, code: bool) -> bool {
 }
 
 /// Whether this is `name:password` in base64, with a password that looks random.
-fn is_login(value: &[u8]) -> bool {
+pub(in crate::model) fn is_login(value: &[u8]) -> bool {
     use base64::Engine as _;
     let bare = value.strip_suffix(b"=").map_or(value, |v| v.strip_suffix(b"=").unwrap_or(v));
     if bare.len() < 16 {
@@ -497,63 +239,4 @@ fn is_login(value: &[u8]) -> bool {
     let Some(colon) = plain.iter().position(|b| *b == b':').filter(|_| graphic) else { return false };
     let password = &plain[colon + 1..];
     password.starts_with(b"gh") && password.len() >= 40 || looks_random(password)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_promise_what_their_words_say() {
-        for key in [
-            "API_KEY",
-            "apiKey",
-            "x-api-key",
-            "SECRET",
-            "client_secret",
-            "clientSecret",
-            "DB_PASSWORD",
-            "dbpassword",
-            "smtp_pass",
-            "access_token",
-            "accessToken",
-            "authtoken",
-            "--api-key",
-            "_authToken",
-            "aws_secret_access_key",
-            "spring.datasource.password",
-            "PGPASSWORD",
-            "SECRET_KEY_BASE",
-            "signingKey",
-            "storageAccountKey",
-            "nAPI_KEY",
-        ] {
-            assert!(promise(key.as_bytes()).is_some(), "{key}");
-        }
-        for key in [
-            "key",
-            "monkey",
-            "keyboard",
-            "cache_key",
-            "max_tokens",
-            "token_type",
-            "token_url",
-            "password_hash",
-            "public_key",
-            "secretary",
-            "compass",
-            "author",
-            "authority",
-            "api_key_id",
-            "next_page_token",
-            "foreign_key",
-            "tokens",
-            "secrets",
-            "tokenizer",
-            "csrf_token",
-            "test_token",
-        ] {
-            assert!(promise(key.as_bytes()).is_none(), "{key}");
-        }
-    }
 }

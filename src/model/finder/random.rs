@@ -73,7 +73,7 @@ const MADE_UP: &[&[u8]] =
 const MADE_UP_BYTES_MAX: usize = 32;
 
 /// Whether a value stands for one that somebody has yet to put there.
-pub(super) fn is_placeholder(value: &[u8]) -> bool {
+pub(in crate::model) fn is_placeholder(value: &[u8]) -> bool {
     let lower = value.to_ascii_lowercase();
     // Long values hold any short word by chance.
     let gaps = |gap: &&[u8]| (value.len() < 100 || gap.len() > 5) && find(&lower, gap);
@@ -141,7 +141,7 @@ fn wordiness(value: &[u8]) -> f64 {
 
 /// Whether a value looks as if a generator made it. Says no in doubt, since a key that says secret may stand before
 /// anything; values shorter than 8 bytes never do.
-pub(super) fn looks_random(value: &[u8]) -> bool {
+pub(in crate::model) fn looks_random(value: &[u8]) -> bool {
     let count = |f: fn(&u8) -> bool| value.iter().filter(|b| f(b)).count();
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
     let (lower, upper) = (count(u8::is_ascii_lowercase), count(u8::is_ascii_uppercase));
