@@ -429,7 +429,7 @@ fn finish(
 ) -> Result<Done> {
     let file = world.config_file();
     let mut notes = Vec::new();
-    let identity = if args.sealed { Identity::None } else { keep_identities(kit, &mut notes) };
+    let identity = if args.sealed { Identity::None } else { keep_identities(world, kit, &mut notes) };
     write_signing_key(world, signing)?;
     let recipient = |o: &Option<Opening>| o.iter().map(|o| o.recipient.clone()).collect();
     let config = Config {
@@ -453,10 +453,10 @@ fn finish(
 }
 
 /// Both identities go to the keyring or none: half of them would only confuse.
-fn keep_identities(kit: &Kit, notes: &mut Vec<String>) -> Identity {
+fn keep_identities(world: &World, kit: &Kit, notes: &mut Vec<String>) -> Identity {
     let stored =
         [(Which::State, &kit.state), (Which::Secrets, &kit.secrets)].into_iter().try_for_each(|(which, opening)| {
-            opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities))
+            opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities, world.terminal))
         });
     match stored {
         Ok(()) => Identity::Keyring,

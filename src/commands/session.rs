@@ -77,8 +77,8 @@ pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
 
 /// What a kit, or whatever else holds identities, can do.
 pub struct Keys {
-    /// The kits that were found, with the names of their sources.
-    kits: Vec<Kit>,
+    /// The kits that were found, and for which archive if their source holds the identity of one.
+    kits: Vec<(Option<Which>, Kit)>,
     /// What was tried and gave nothing.
     found: Vec<(Which, Found)>,
 }
@@ -92,15 +92,23 @@ impl Keys {
         let credentials = world.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let env = world.var("LIFEBOAT_IDENTITY").and_then(|v| v.to_str()).map(SecretString::from);
         let mut keys = Keys { kits: Vec::new(), found: Vec::new() };
+        // What was named holds whatever it holds; any other source was asked for the identity of one archive.
+        let named = file.is_some() || env.is_some();
         for which in wanted {
             let setting = config.map_or(String::new(), |c| setting(world, c, *which));
             let series = config.map_or("", |c| c.name.as_str());
             let env = env.clone();
-            let sources =
-                identity::Sources { file, env, credentials_dir: credentials.as_deref(), setting: &setting, series };
+            let sources = identity::Sources {
+                file,
+                env,
+                credentials_dir: credentials.as_deref(),
+                setting: &setting,
+                series,
+                attended: world.terminal,
+            };
             let mut found = identity::find(&sources, *which);
             for (name, text) in std::mem::take(&mut found.texts) {
-                keys.kits.push(read_kit(world, &name, &text)?);
+                keys.kits.push(((!named).then_some(*which), read_kit(world, &name, &text)?));
             }
             // A file that was named and cannot be used is what is wrong, whatever else turns out to be.
             if file.is_some() && keys.kits.is_empty() && found.tried.iter().any(|(_, e)| e.kind() != Kind::NoIdentity) {
@@ -119,7 +127,7 @@ impl Keys {
     /// # Errors
     /// [`Kind::NoIdentity`], naming every source that was tried and why it failed.
     pub fn identities(&mut self, which: Which) -> Result<Identities> {
-        let texts: Vec<&SecretString> = self.kits.iter().flat_map(|k| k.identities(which)).collect();
+        let texts: Vec<&SecretString> = self.kits_for(which).flat_map(|k| k.identities(which)).collect();
         if !texts.is_empty() {
             return Identities::parse(texts);
         }
@@ -133,12 +141,16 @@ impl Keys {
 
     /// Whether anything was found for the archive.
     pub fn has(&self, which: Which) -> bool {
-        self.kits.iter().any(|k| !k.identities(which).is_empty())
+        self.kits_for(which).any(|k| !k.identities(which).is_empty())
+    }
+
+    fn kits_for(&self, which: Which) -> impl Iterator<Item = &Kit> {
+        self.kits.iter().filter(move |(only, _)| only.is_none_or(|only| only == which)).map(|(_, kit)| kit)
     }
 
     /// The series and store a kit names.
     pub fn kit(&self) -> Option<&Kit> {
-        self.kits.iter().find(|k| !k.series.is_empty() || !k.store.is_empty())
+        self.kits.iter().map(|(_, kit)| kit).find(|k| !k.series.is_empty() || !k.store.is_empty())
     }
 
     /// The key that signatures are checked with, as far as a kit holds it.
@@ -146,7 +158,7 @@ impl Keys {
     /// # Errors
     /// When the kit's key is malformed.
     pub fn public_key(&self) -> Result<Option<PublicKey>> {
-        let text = self.kits.iter().find_map(|k| k.signing_public.as_ref());
+        let text = self.kits.iter().find_map(|(_, k)| k.signing_public.as_ref());
         text.map(|t| PublicKey::from_text(t)).transpose()
     }
 }
