@@ -7,6 +7,7 @@ pub mod backup;
 pub mod bring_back;
 pub mod contents;
 pub mod init;
+pub mod keys;
 pub mod list;
 pub mod members;
 pub mod opened;

@@ -107,9 +107,14 @@ impl Found {
         if self.tried.is_empty() {
             return error.hint("name the recovery kit with --identity FILE");
         }
-        let reasons: Vec<String> = self.tried.iter().map(|(name, why)| reason(name, why)).collect();
+        let reasons = self.reasons();
         let advice = self.tried.iter().find_map(|(_, why)| why.advice());
         error.hint(advice.unwrap_or("name the recovery kit with --identity FILE")).because(reasons.join("; "))
+    }
+
+    /// The sources that gave nothing, each with its reason in a sentence.
+    pub fn reasons(&self) -> Vec<String> {
+        self.tried.iter().map(|(name, why)| reason(name, why)).collect()
     }
 
     fn add(&mut self, name: &str, which: Which, text: Result<SecretString>) {

@@ -11,6 +11,9 @@ mod cli;
 /// Keys, kit and configuration.
 mod init;
 
+/// Which keys are in force, kits written again and checked.
+mod keys;
+
 /// The layers of the design, by reading the source.
 mod layering;
 
