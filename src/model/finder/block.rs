@@ -106,7 +106,7 @@ fn is_password(user: &[u8], password: &[u8], host: &[u8]) -> bool {
     let nowhere = NO_HOSTS
         .iter()
         .any(|no| host == *no || host.starts_with(b"example.") || find(host, b".example") || host.ends_with(no));
-    if nowhere || TYPICAL.contains(&bare) || password.eq_ignore_ascii_case(user) {
+    if nowhere || find(&lower, b"anon") || TYPICAL.contains(&bare) || password.eq_ignore_ascii_case(user) {
         return false;
     }
     // People choose words for databases, too; in a test against this machine that is all there is to find.

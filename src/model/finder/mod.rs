@@ -204,6 +204,9 @@ impl Found {
         }
         let end = token.shape.match_at(near, start, &mut self.random)?;
         let fits = (self.random.len() < 8 || random::is_even(&self.random) && !random::is_placeholder(&self.random))
+            && !near[end..].starts_with(b"...")
+            && !(token.alone
+                && (is_base64_mark(start.checked_sub(1).map(|at| near[at])) || is_base64_mark(near.get(end).copied())))
             && (!token.loose || random::looks_random(&self.random))
             && !self.rules.stops.iter().any(|stop| random::find(&near[start..end], stop.as_bytes()));
         fits.then_some(token.name.as_str())
@@ -240,6 +243,10 @@ fn lines(text: &[u8]) -> u64 {
     // Sums that fit a byte let the compiler compare many bytes at once.
     let short = |part: &[u8]| part.iter().map(|b| u8::from(*b == b'\n')).sum::<u8>();
     text.chunks(usize::from(u8::MAX)).map(|part| u64::from(short(part))).sum()
+}
+
+fn is_base64_mark(byte: Option<u8>) -> bool {
+    matches!(byte, Some(b'+' | b'/'))
 }
 
 /// Whether a token may begin here: what is before it is no part of a longer word. The escapes of JSON, of URLs and of

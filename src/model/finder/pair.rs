@@ -50,6 +50,9 @@ pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code:
         Promise::Token => value.len() >= 16 && looks_random(value),
         Promise::Login => is_login(value),
     };
+    // A text in base64 is as random as the text is.
+    let plain = plain_text(value);
+    let secret = secret && plain.is_none_or(|plain| looks_random(&plain));
     let stopped = rules.stops.iter().any(|stop| find(value, stop.as_bytes()));
     (secret && !stopped).then_some(match promise {
         Promise::Password => "password",
@@ -167,7 +170,8 @@ fn value_at(text: &[u8], start: usize, quoted: bool) -> (&[u8], Option<u8>) {
     };
     let length = rest.iter().take(VALUE_BYTES_MAX + 1).take_while(|b| !ends(b)).count();
     let value = &rest[..length];
-    let value = if quoted { value } else { value.trim_suffix_marks() };
+    let whole = quoted || value.ends_with(b"...");
+    let value = if whole { value } else { value.trim_suffix_marks() };
     (value, rest.get(length).copied())
 }
 
@@ -227,16 +231,16 @@ fn is_expression(value: &[u8], ends: Option<u8>, code: bool) -> bool {
 
 /// Whether this is `name:password` in base64, with a password that looks random.
 pub(in crate::model) fn is_login(value: &[u8]) -> bool {
-    use base64::Engine as _;
-    let bare = value.strip_suffix(b"=").map_or(value, |v| v.strip_suffix(b"=").unwrap_or(v));
-    if bare.len() < 16 {
-        return false;
-    }
-    let Ok(plain) = base64::engine::general_purpose::STANDARD_NO_PAD.decode(bare).map(zeroize::Zeroizing::new) else {
-        return false;
-    };
-    let graphic = plain.iter().all(|b| b.is_ascii_graphic());
-    let Some(colon) = plain.iter().position(|b| *b == b':').filter(|_| graphic) else { return false };
+    let Some(plain) = plain_text(value).filter(|_| value.len() >= 16) else { return false };
+    let Some(colon) = plain.iter().position(|b| *b == b':') else { return false };
     let password = &plain[colon + 1..];
     password.starts_with(b"gh") && password.len() >= 40 || looks_random(password)
+}
+
+/// The text that a value is in base64, if it is one and all of that can be seen.
+fn plain_text(value: &[u8]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    use base64::Engine as _;
+    let bare = value.strip_suffix(b"=").map_or(value, |v| v.strip_suffix(b"=").unwrap_or(v));
+    let plain = base64::engine::general_purpose::STANDARD_NO_PAD.decode(bare).map(zeroize::Zeroizing::new).ok()?;
+    plain.iter().all(|b| b.is_ascii_graphic() || *b == b' ').then_some(plain)
 }

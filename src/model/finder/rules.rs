@@ -25,6 +25,8 @@ struct ListedToken {
     #[serde(default)]
     loose: bool,
     #[serde(default)]
+    alone: bool,
+    #[serde(default)]
     weak: bool,
 }
 
@@ -43,6 +45,8 @@ pub(super) struct Token {
     pub(super) shape: Shape,
     /// The rest must look random, too.
     pub(super) loose: bool,
+    /// Next to `+` or `/` it is a piece of base64.
+    pub(super) alone: bool,
     /// Not looked for where tests and examples are.
     pub(super) weak: bool,
 }
@@ -102,8 +106,8 @@ impl Rules {
         let shape = |text: &String| Shape::parse(text).expect("the shipped shapes parse: a test reads them");
         let mut services = Vec::new();
         let mut tokens = Vec::new();
-        for ListedToken { name, service, shapes, loose, weak } in listed.token {
-            tokens.extend(shapes.iter().map(|s| Token { name: name.clone(), shape: shape(s), loose, weak }));
+        for ListedToken { name, service, shapes, loose, alone, weak } in listed.token {
+            tokens.extend(shapes.iter().map(|s| Token { name: name.clone(), shape: shape(s), loose, alone, weak }));
             services.push((name, service));
         }
         let mut keyed = Vec::new();
