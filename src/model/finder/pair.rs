@@ -10,6 +10,9 @@ pub(super) const STEMS: [&str; 8] = ["key", "token", "secret", "pass", "pwd", "c
 /// How far a key may reach to both sides of the word, in bytes.
 const KEY_BYTES_MAX: usize = 64;
 
+/// The shortest value that is looked at, in bytes.
+const VALUE_BYTES_MIN: usize = 8;
+
 /// The longest value that is looked at. Longer ones are no keys but data.
 const VALUE_BYTES_MAX: usize = 512;
 
@@ -28,16 +31,21 @@ pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code:
     if !text.get(at..at + stem.len())?.eq_ignore_ascii_case(stem) {
         return None;
     }
-    let key = key_around(text, at, stem.len());
-    let (start, quoted) = value_start(&key)?;
-    let Says::Secret(promise) = says(&text[key.start..key.end]) else { return None };
-    let (start, scheme) = skip_scheme(text, start);
-    let (value, ends) = value_at(text, start, quoted);
-    let named = &text[key.start..key.end];
-    let looks = value.len() <= VALUE_BYTES_MAX && (quoted || !is_expression(value, ends, code));
-    if !looks {
+    if is_prose(text, at, stem) {
         return None;
     }
+    let key = key_around(text, at, stem.len());
+    let (start, quoted) = value_start(&key)?;
+    let (start, scheme) = skip_scheme(text, start);
+    let (value, ends) = value_at(text, start, quoted);
+    // Counts of tokens are what agents write most; what the key says is asked last, since it takes longest.
+    let letters = value.iter().any(u8::is_ascii_alphabetic);
+    let fits = (VALUE_BYTES_MIN..=VALUE_BYTES_MAX).contains(&value.len()) && letters;
+    if !fits || !quoted && is_expression(value, ends, code) {
+        return None;
+    }
+    let named = &text[key.start..key.end];
+    let Says::Secret(promise) = says(named) else { return None };
     if let Some(name) = keyed(rules, named, value) {
         return Some(name);
     }
@@ -59,6 +67,21 @@ pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code:
         Promise::Token => "secret-value",
         Promise::Login => "login",
     })
+}
+
+/// Whether the word is followed by another one, as nearly always. What may have a value after a space is none: flags,
+/// `Bearer`, netrc's `password`, and `value` after a name.
+fn is_prose(text: &[u8], at: usize, stem: &[u8]) -> bool {
+    let end = at + stem.len() + usize::from(text.get(at + stem.len()) == Some(&b's'));
+    let next = match text.get(end..end + 2) {
+        Some([b' ', next]) => *next,
+        Some([b'.' | b',' | b';' | b'?' | b'!', b' ' | b'\n']) => return true,
+        _ => return false,
+    };
+    let part = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let start = at - text[..at].iter().rev().take(KEY_BYTES_MAX).take_while(part).count();
+    let flag = text[start..].starts_with(b"--");
+    next.is_ascii_alphanumeric() && next != b'v' && !flag && !matches!(stem, b"pass" | b"bearer")
 }
 
 fn key_around(text: &[u8], at: usize, stem: usize) -> Key<'_> {
