@@ -194,20 +194,14 @@ fn value_at(text: &[u8], start: usize, quoted: bool) -> (&[u8], Option<u8>) {
     let length = rest.iter().take(VALUE_BYTES_MAX + 1).take_while(|b| !ends(b)).count();
     let value = &rest[..length];
     let whole = quoted || value.ends_with(b"...");
-    let value = if whole { value } else { value.trim_suffix_marks() };
+    let value = if whole { value } else { without_marks(value) };
     (value, rest.get(length).copied())
 }
 
-trait TrimMarks {
-    fn trim_suffix_marks(&self) -> &[u8];
-}
-
-impl TrimMarks for [u8] {
-    /// Without the marks that end a sentence.
-    fn trim_suffix_marks(&self) -> &[u8] {
-        let end = self.iter().rposition(|b| !matches!(b, b'.' | b':' | b'!' | b'?' | b'*')).map_or(0, |at| at + 1);
-        &self[..end]
-    }
+/// Without the marks that end a sentence.
+fn without_marks(value: &[u8]) -> &[u8] {
+    let end = value.iter().rposition(|b| !matches!(b, b'.' | b':' | b'!' | b'?' | b'*')).map_or(0, |at| at + 1);
+    &value[..end]
 }
 
 /// The rule of a service that the key names.

@@ -155,10 +155,11 @@ fn grams(tokens: &[Token]) -> Vec<(u32, What)> {
         // Keys are written in any case.
         for upper in 0..1 << GRAM_BYTES {
             let mut bytes = stem.as_bytes()[..GRAM_BYTES].to_vec();
-            for (at, byte) in bytes.iter_mut().enumerate().filter(|(at, _)| upper >> at & 1 == 1) {
-                debug_assert!(at < GRAM_BYTES);
-                byte.make_ascii_uppercase();
-            }
+            bytes
+                .iter_mut()
+                .zip(0..)
+                .filter(|(_, at)| upper >> at & 1 == 1)
+                .for_each(|(b, _)| b.make_ascii_uppercase());
             grams.push((gram(&bytes), What::Pair(number)));
         }
     }

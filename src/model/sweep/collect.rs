@@ -258,7 +258,8 @@ fn lines(text: &[u8], values: &mut Values) {
         let indent = line.iter().take_while(|b| b.is_ascii_whitespace()).count();
         let line = line.trim_ascii();
         // What is commented out may still be in force elsewhere.
-        let line = line.trim_ascii_start_matches(|b| matches!(b, b'#' | b';' | b' '));
+        let marks = line.iter().take_while(|b| matches!(b, b'#' | b';' | b' ')).count();
+        let line = &line[marks..];
         let line = [&b"export "[..], b"set ", b"- ", b"ENV ", b"ARG "]
             .iter()
             .fold(line, |l, p| l.strip_prefix(*p).unwrap_or(l));
@@ -277,16 +278,6 @@ fn lines(text: &[u8], values: &mut Values) {
             None if line.contains(&b' ') => {}
             None => bare(line, &parent, values),
         }
-    }
-}
-
-trait Trim {
-    fn trim_ascii_start_matches(&self, set: fn(u8) -> bool) -> &[u8];
-}
-
-impl Trim for [u8] {
-    fn trim_ascii_start_matches(&self, set: fn(u8) -> bool) -> &[u8] {
-        &self[self.iter().take_while(|b| set(**b)).count()..]
     }
 }
 
