@@ -5,7 +5,8 @@ use super::random::{entropy, find, is_placeholder, looks_random};
 use super::rules::Rules;
 
 /// Words in a key that make it worth a look. The search meets each by its first three letters, in any case.
-pub(super) const STEMS: [&str; 8] = ["key", "token", "secret", "pass", "pwd", "credential", "auth", "bearer"];
+pub(super) const STEMS: [&str; 10] =
+    ["key", "token", "secret", "pass", "pwd", "credential", "auth", "bearer", "mnemonic", "phrase"];
 
 /// How far a key may reach to both sides of the word, in bytes.
 const KEY_BYTES_MAX: usize = 64;
@@ -36,6 +37,9 @@ pub(super) fn look<'r>(rules: &'r Rules, text: &[u8], at: usize, stem: u8, code:
     }
     let key = key_around(text, at, stem.len());
     let (start, quoted) = value_start(&key)?;
+    if matches!(stem, b"mnemonic" | b"phrase") {
+        return is_wallet(&text[start..]).then_some("wallet-words");
+    }
     let (start, scheme) = skip_scheme(text, start);
     let (value, ends) = value_at(text, start, quoted);
     // Counts of tokens are what agents write most; what the key says is asked last, since it takes longest.
@@ -202,6 +206,20 @@ fn value_at(text: &[u8], start: usize, quoted: bool) -> (&[u8], Option<u8>) {
 fn without_marks(value: &[u8]) -> &[u8] {
     let end = value.iter().rposition(|b| !matches!(b, b'.' | b':' | b'!' | b'?' | b'*')).map_or(0, |at| at + 1);
     &value[..end]
+}
+
+/// Whether a text begins with the words of a wallet: 12, 15, 18, 21 or 24 of them in one line, of 3 to 8 letters (BIP
+/// 39), and hardly any of them twice.
+fn is_wallet(text: &[u8]) -> bool {
+    const WORDS_BYTES_MAX: usize = 24 * 9;
+    let line = &text[..text.len().min(WORDS_BYTES_MAX)];
+    let end = line.iter().position(|b| !b.is_ascii_lowercase() && *b != b' ').unwrap_or(line.len());
+    let mut words: Vec<&[u8]> = line[..end].trim_ascii_end().split(|b| *b == b' ').collect();
+    let fit = words.iter().all(|word| (3..=8).contains(&word.len()));
+    let count = words.len();
+    words.sort_unstable();
+    words.dedup();
+    fit && matches!(count, 12 | 15 | 18 | 21 | 24) && words.len() + 2 >= count
 }
 
 /// The rule of a service that the key names.

@@ -149,8 +149,9 @@ pub(in crate::model) fn looks_random(value: &[u8]) -> bool {
         return false;
     }
     // The letters of hex digits follow each other in words, too, so a long run of them is judged by itself.
+    let bare = value.strip_prefix(b"0x").unwrap_or(value);
     let hex = |run: &[u8]| run.len() >= 32 && run.iter().all(u8::is_ascii_hexdigit) && entropy(run) >= 2.9;
-    if value
+    if bare
         .split(|b| !b.is_ascii_alphanumeric())
         .any(|run| hex(run) && run.iter().filter(|b| b.is_ascii_digit()).count() >= 4)
     {
