@@ -142,9 +142,8 @@ impl Found {
             let mut skipped = 0;
             let mut some = 0;
             for eight in rest.windows(8).step_by(STEP).take((to - at) / STEP) {
-                let word = eight.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
-                some =
-                    (0..STEP).fold(0, |some, n| some | self.rules.may_begin((word >> (8 * n)) as u32 & 0xff_ffff) << n);
+                let word = <[u8; 8]>::try_from(eight).map_or(0, u64::from_le_bytes);
+                some = (0..STEP).fold(0, |some, n| some | self.rules.may_begin((word >> (8 * n)) as u32) << n);
                 if some != 0 {
                     break;
                 }

@@ -129,7 +129,7 @@ impl Rules {
         Rules { tokens, keyed, stops: listed.stops, services, bits, grams, slots }
     }
 
-    /// Whether something may begin with these bytes, the lowest of them first.
+    /// 1 if something may begin with these bytes, the lowest of them first; a fourth one plays no part.
     #[inline]
     pub(super) fn may_begin(&self, gram: u32) -> u64 {
         let hash = hash(gram);
@@ -171,10 +171,11 @@ pub(super) fn gram(bytes: &[u8]) -> u32 {
     u32::from(bytes[0]) | u32::from(bytes[1]) << 8 | u32::from(bytes[2]) << 16
 }
 
-/// Multiplicative hashing (Knuth, volume 3, section 6.4), to a bit's number.
+/// Multiplicative hashing (Knuth, volume 3, section 6.4), to a bit's number. The factor ends in eight zeros, so that a
+/// fourth byte of `gram` plays no part.
 #[inline]
 fn hash(gram: u32) -> usize {
-    (gram.wrapping_mul(0x9e37_79b1) >> 16) as usize
+    (gram.wrapping_mul(0x9e37_79b1 << 8) >> 16) as usize
 }
 
 #[cfg(test)]
