@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, lifecycle, list, prune, restore};
+use crate::commands::{backup, init, keys, lifecycle, list, prune, restore};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -65,6 +65,9 @@ enum Command {
     /// The rules with which a bucket does the same by itself
     #[command(after_help = LIFECYCLE_HELP)]
     Lifecycle(LifecycleArgs),
+    /// Show the keys in force, write the recovery kit again, check one
+    #[command(after_help = KEYS_HELP)]
+    Keys(KeysArgs),
 }
 
 const INIT_HELP: &str = "\
@@ -139,6 +142,53 @@ Examples:
 
 Each of the three replaces all rules that are there: add those of other prefixes to the file first.
 Exit codes: 0 done, 1 failed, 2 the store is no bucket of that cloud, 10 configuration missing.";
+const KEYS_HELP: &str = "\
+Examples:
+  lifeboat keys show                             recipients, signing key, where identities are; never a secret
+  lifeboat keys export-kit /media/stick/kit.txt  the recovery kit once more, proved
+  lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
+10 configuration, store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+#[derive(Args)]
+struct KeysArgs {
+    #[command(subcommand)]
+    what: KeysCommand,
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Show recipients, signing key, and where identities are
+    Show,
+    /// Write the recovery kit again, from the keys in force
+    ExportKit(ExportKitArgs),
+    /// Check that a kit opens the newest archives and that its key signed them
+    Check(CheckKitArgs),
+}
+
+#[derive(Args)]
+struct ExportKitArgs {
+    /// The new kit; a file that is there is not replaced
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Another kit, where this host does not hold the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Protect the kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
+    #[arg(long)]
+    passphrase: bool,
+}
+
+#[derive(Args)]
+struct CheckKitArgs {
+    /// The kit
+    #[arg(value_name = "KIT")]
+    kit: PathBuf,
+    /// Another store than the kit's
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
 
 #[derive(Args)]
 struct InitArgs {
@@ -356,6 +406,27 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         }
         Command::Prune(PruneArgs { dry_run, yes }) => {
             let result = prune::run(world, &prune::Args { dry_run, yes }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Keys(a) => keys_command(world, voice, a.what),
+    }
+}
+
+fn keys_command(world: &World, voice: Voice, what: KeysCommand) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    match what {
+        KeysCommand::Show => {
+            let result = keys::show(world, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::ExportKit(a) => {
+            let args = keys::ExportArgs { file: a.file, identity: a.identity, passphrase: a.passphrase };
+            let result = keys::export_kit(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::Check(a) => {
+            let args = keys::CheckArgs { kit: a.kit, store: a.store };
+            let result = keys::check(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
     }

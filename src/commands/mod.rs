@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod changes;
 pub mod contents;
 pub mod init;
+pub mod keys;
 pub mod lifecycle;
 pub mod lineage;
 pub mod list;

@@ -11,11 +11,17 @@ mod cli;
 /// Keys, kit and configuration.
 mod init;
 
+/// Which keys are in force, kits written again and checked.
+mod keys;
+
 /// The layers of the design, by reading the source.
 mod layering;
 
 /// Specials, files that change, databases, nested and absent sources.
 mod scan;
+
+/// The content rule against a labelled set.
+mod labelled;
 
 /// What is secret stays in its bundle.
 mod secrets;
