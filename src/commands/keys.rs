@@ -338,7 +338,7 @@ pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result
             Some(newest) => opened.push(open(&store, newest, &kit, which, &name)?),
             None if found.iter().any(|f| f.place.archive == archive) => {
                 // Says why none of them verifies.
-                snapshots::choose(&found, archive, &snapshots::Wanted::Latest, false)?;
+                snapshots::choose(&found, archive, &snapshots::Wanted::Latest, false, world.now())?;
             }
             None if archive == Archive::State => {
                 return Err(Error::not_there(format!("there is no snapshot of {series} on {}", store.name()))
