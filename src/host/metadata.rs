@@ -60,12 +60,17 @@ impl Ids {
 /// The part of an entry that `stat` tells.
 pub fn entry_of(stat: &Stat, kind: Kind, names: &mut Names) -> Entry {
     Entry {
-        mode: u16::try_from(stat.st_mode & 0o7777).expect("twelve bits"),
+        mode: mode(stat),
         owner: names.owner(stat.st_uid, stat.st_gid),
         mtime: mtime(stat),
         size: if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
         ..Entry::new(kind)
     }
+}
+
+/// Permission bits of a `stat`.
+pub fn mode(stat: &Stat) -> u16 {
+    u16::try_from(stat.st_mode & 0o7777).expect("twelve bits")
 }
 
 /// Modification time of a `stat`.

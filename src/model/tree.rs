@@ -89,6 +89,28 @@ impl Tree {
         index
     }
 
+    /// Adds a copy of an entry of another tree. `owners` are numbers of the other tree's owners in this one, as far as they
+    /// were met; it starts out empty.
+    pub fn adopt(&mut self, from: &Tree, index: Index, parent: Index, owners: &mut HashMap<u16, u16>) -> Index {
+        let theirs = from.node(index);
+        let new = self.push(parent, from.name(index), theirs.kind, theirs.archive);
+        let owner = match owners.get(&theirs.owner) {
+            Some(owner) => *owner,
+            None => {
+                let owner = self.owner_number(&from.owners.get(usize::from(theirs.owner)).cloned().unwrap_or_default());
+                owners.insert(theirs.owner, owner);
+                owner
+            }
+        };
+        let node = &mut self.nodes[at(new)];
+        (node.owner, node.mode, node.size) = (owner, theirs.mode, theirs.size);
+        (node.mtime_seconds, node.mtime_nanos) = (theirs.mtime_seconds, theirs.mtime_nanos);
+        if let Some(extra) = from.extra(index) {
+            self.set_extra(new, extra.clone());
+        }
+        new
+    }
+
     /// Gives back what growing reserved and will not be used: after a scan nothing more is added but a few.
     pub fn shrink(&mut self) {
         self.nodes.shrink_to_fit();
@@ -164,6 +186,14 @@ impl Tree {
     /// Records everything about the entry but the place and digest of its content, which the caller keeps elsewhere.
     pub fn set_metadata(&mut self, index: Index, entry: &Entry) {
         self.set_entry(index, &Entry { at: None, blake3: [0; 32], ..entry.clone() });
+    }
+
+    /// Records what most entries have, of one of which nothing is known yet; `owner` is a number of
+    /// [`Tree::owner_number`].
+    pub fn set_plain(&mut self, index: Index, mode: u16, owner: u16, mtime: Time) {
+        let node = &mut self.nodes[at(index)];
+        (node.mode, node.owner) = (mode, owner);
+        (node.mtime_seconds, node.mtime_nanos) = (mtime.seconds, mtime.nanos);
     }
 
     /// Records everything about the entry.
@@ -295,8 +325,8 @@ impl Tree {
         }
     }
 
-    /// A machine has few owners; past 65,535 different ones the names are dropped, then the entry keeps the last.
-    fn owner_number(&mut self, owner: &Owner) -> u16 {
+    /// The number of an owner in this tree. A machine has few owners; past 65,535 different ones the names are dropped, then the entry keeps the last.
+    pub fn owner_number(&mut self, owner: &Owner) -> u16 {
         if let Some(number) = self.owner_index.get(owner) {
             return *number;
         }
