@@ -25,16 +25,16 @@ const SCHEMA: i64 = 2;
 /// How many snapshots of one tier are remembered: the quarter hours of three weeks.
 const SNAPSHOTS_MAX: i64 = 2000;
 
+/// Racks and rows have rowids: in a table without, a kilobyte of data would take a page of its own.
 const TABLES: &str = "begin;
     create table snapshot(
       archive text not null, id text not null, seq integer not null unique, tier text, generation text,
       life integer not null, parent text, commit_sha256 text not null, committed integer not null,
       stored integer not null, whole integer not null, suspicious integer not null,
       primary key (archive, id)) strict;
-    create table rack(path blob not null, part integer not null, data blob not null, primary key (path, part))
-      strict, without rowid;
-    create table block_row(file blob not null, number integer not null, data blob not null,
-      primary key (file, number)) strict, without rowid;
+    create table rack(path blob not null, part integer not null, data blob not null, unique (path, part)) strict;
+    create table block_row(file blob not null, number integer not null, data blob not null, unique (file, number))
+      strict;
     create table grave(path blob not null, died integer not null, born integer not null, changed integer not null,
       size integer not null, blake3 blob, primary key (path, died)) strict, without rowid;
     create table fact(key text primary key, value text not null) strict, without rowid;

@@ -12,8 +12,9 @@ use crate::error::Result;
 pub const BLOCK_BYTES: usize = 4096;
 /// Smaller files always travel whole, in bytes.
 pub const BLOCKS_FROM: u64 = 64 << 10;
-/// Blocks that one [`Row`] of the catalog tells of: 1 KiB of digests, so that a changed page rewrites little.
-pub const ROW_BLOCKS: usize = 64;
+/// Blocks that one [`Row`] of the catalog tells of: just under 1 KiB, so that four fit in a page of the catalog and a
+/// changed block rewrites little.
+pub const ROW_BLOCKS: usize = 60;
 /// Bytes of a chaining value that are kept to tell one content of a block from another.
 const DIGEST_BYTES: usize = 16;
 

@@ -86,8 +86,13 @@ impl Catalog {
             racks[part_of(name, parts)].push((name, record));
         }
         let mut read = self.0.prepare_cached("select data from rack where path = ? and part = ?").map_err(failed)?;
-        let mut write =
-            self.0.prepare_cached("insert or replace into rack(path, part, data) values (?, ?, ?)").map_err(failed)?;
+        let mut write = self
+            .0
+            .prepare_cached(
+                "insert into rack(path, part, data) values (?, ?, ?)
+                 on conflict(path, part) do update set data = excluded.data",
+            )
+            .map_err(failed)?;
         for (part, rack) in racks.into_iter().enumerate() {
             let part = signed(part as u64)?;
             let data = Rack::encode(path, rack);
@@ -206,7 +211,8 @@ impl Rows for BlockRows<'_> {
     }
 
     fn store(&mut self, number: u32, row: &Row) -> Result<()> {
-        let sql = "insert or replace into block_row(file, number, data) values (?, ?, ?)";
+        let sql = "insert into block_row(file, number, data) values (?, ?, ?)
+                   on conflict(file, number) do update set data = excluded.data";
         let mut statement = self.catalog.0.prepare_cached(sql).map_err(failed)?;
         let mut data = row.encode();
         let sum = check(&self.key(number), &data);
