@@ -8,7 +8,7 @@ use super::lineage::Lineage;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, state_archive};
+use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -277,6 +277,7 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
 
 /// First the secrets, so that the state's commit can name their bundle.
 fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+    roots::check(run, found, args.rehash)?;
     let mut lineage = Lineage::of(run, events)?;
     let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
     if args.secrets_only && !secrets {

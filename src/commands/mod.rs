@@ -22,6 +22,7 @@ pub mod prune;
 pub mod read_ahead;
 pub mod remember;
 pub mod restore;
+pub mod roots;
 pub mod secret_set;
 pub mod session;
 pub mod snapshots;

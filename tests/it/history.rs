@@ -230,6 +230,8 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
     machine.write("agent/a", "first");
     machine.write("agent/big", noise(200_000, 1));
     machine.write("agent/d/e/a", "deep");
+    // A source that is emptied is taken for one that is not mounted.
+    machine.write("agent/keep", "always");
     machine.init(&["agent"]);
     let mut expected: BTreeMap<String, Tree> = BTreeMap::new();
     let mut promises: BTreeMap<String, i64> = BTreeMap::new();

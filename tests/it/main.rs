@@ -32,6 +32,9 @@ mod list;
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
+/// What an incremental holds and leans on.
+mod incremental;
+
 /// Histories of edits, and every snapshot of them.
 mod history;
 
