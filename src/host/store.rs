@@ -252,6 +252,17 @@ impl Store {
         Ok(found.common_prefixes.into_iter().map(|p| p.to_string()).collect())
     }
 
+    /// Deletes an object. One that is not there is as good as deleted.
+    ///
+    /// # Errors
+    /// When it may not be deleted, or cannot.
+    pub fn delete(&self, key: &str) -> Result<()> {
+        match self.runtime.block_on(self.inner.delete(&Key::from(key))) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.failure("delete", key, e)),
+        }
+    }
+
     /// Whether `error` says that the store does not permit something, rather than that it failed: a credential that may
     /// only add objects cannot look at them.
     pub fn is_refusal(error: &Error) -> bool {
@@ -280,5 +291,31 @@ impl Store {
             cause = inner.source();
         }
         error.because(e)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_gone_and_deleting_it_again_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = World {
+            env: std::collections::HashMap::new(),
+            home: dir.path().to_owned(),
+            host_name: String::new(),
+            fixed_now: None,
+            stop: Arc::default(),
+            terminal: false,
+            wrap_store: None,
+        };
+        let store = Store::open(&world, dir.path().join("store").to_str().unwrap(), Access::Create).unwrap();
+        store.put("a/b", "x").unwrap();
+        store.put("a/c", "y").unwrap();
+        store.delete("a/b").unwrap();
+        store.delete("a/b").unwrap();
+        assert_eq!(store.list("a").unwrap(), [Listed { key: "a/c".to_owned(), size: 1 }]);
     }
 }
