@@ -40,3 +40,9 @@ mod faults;
 
 /// Stores of earlier versions still open.
 mod golden;
+
+/// Buckets in this process.
+mod fake_cloud;
+
+/// What every store keeps, wherever it is.
+mod store_contract;
