@@ -46,3 +46,6 @@ mod fake_cloud;
 
 /// What every store keeps, wherever it is.
 mod store_contract;
+
+/// A bad line to the store.
+mod network;

@@ -45,6 +45,8 @@ const SILENCE_SECONDS: u64 = 60;
 const PATIENCE_SECONDS: u64 = 300;
 /// The same for a store that was never reached in this run: more likely its address is wrong.
 const FIRST_PATIENCE: Duration = Duration::from_secs(20);
+/// How often an operation is tried again at least, however long each try takes to fail.
+const TRIES_MIN: u32 = 2;
 /// How often an operation that runs looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Volumes on their way to a store that is far: enough that the line never waits for one answer.
@@ -457,7 +459,7 @@ impl Shared {
         if !self.far {
             return operation().await.map_err(Failed::Near);
         }
-        let (begun, mut tries, mut fresh) = (Instant::now(), 0, true);
+        let (mut failing, mut tries, mut fresh) = (None, 0, true);
         loop {
             let trace = Trace::default();
             let tried = match select(Box::pin(trace.follow(operation())), Box::pin(self.stopped())).await {
@@ -483,11 +485,14 @@ impl Shared {
             }
             let patience =
                 if self.reached.load(Ordering::Relaxed) { self.patience } else { self.patience.min(FIRST_PATIENCE) };
-            if !fault.may_pass(fresh) || begun.elapsed() >= patience {
+            // Counted from the first failure, not from the start: an upload may take longer than the patience and then
+            // fail. One that takes the whole patience to fail gets its second chance all the same.
+            let failing = failing.get_or_insert_with(Instant::now).elapsed();
+            if !fault.may_pass(fresh) || (failing >= patience && tries >= TRIES_MIN) {
                 return Err(Failed::Far(fault));
             }
             fresh &= !matches!(fault.class, Class::Credential | Class::Clock);
-            let wait = backoff(tries).min(patience.saturating_sub(begun.elapsed()));
+            let wait = backoff(tries).min(patience);
             if let Either::Right(_) = select(Box::pin(tokio::time::sleep(wait)), Box::pin(self.stopped())).await {
                 return Err(Failed::Stopped);
             }
