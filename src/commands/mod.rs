@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod bring_back;
 pub mod contents;
+pub mod doctor;
 pub mod init;
 pub mod list;
 pub mod members;

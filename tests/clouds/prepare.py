@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes buckets and credentials on test servers, with nothing but Python: what a user does with the cloud's own tools.
 
-prepare.py radosgw ENDPOINT BUCKET POLICY   a bucket with a policy, as the user ADMIN
+prepare.py radosgw ENDPOINT BUCKET POLICY   a bucket with a policy, and versions if its name ends so
 prepare.py azurite ENDPOINT CONTAINER       a container; prints shared access signatures
 """
 
@@ -53,6 +53,9 @@ def radosgw(endpoint, bucket, policy):
     text = open(policy).read().replace("BUCKET", bucket).replace("WRITER", "writer").replace("OWNER", "admin")
     json.loads(text)
     s3(endpoint, "PUT", f"/{bucket}", "policy=", text.encode())
+    if bucket.endswith("-versions"):
+        versions = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        s3(endpoint, "PUT", f"/{bucket}", "versioning=", versions)
 
 
 def sas(container, rights):

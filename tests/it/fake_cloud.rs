@@ -221,6 +221,11 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
     let etag = |content: &Bytes| format!("\"{}\"", &hex(&sha2::Sha256::digest(content))[..32]);
     let modified = || "Sun, 06 Nov 1994 08:49:37 GMT".to_owned();
     match parts.method {
+        // Rules that it cannot parse, or a user who may not change any.
+        Method::PUT if key.is_empty() => match user.as_str() {
+            "ADMIN" => failure(400, "MalformedXML"),
+            _ => failure(403, "AccessDenied"),
+        },
         Method::PUT => {
             let sum = header("x-amz-checksum-sha256");
             let ours = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(&content));

@@ -49,3 +49,6 @@ mod store_contract;
 
 /// A bad line to the store.
 mod network;
+
+/// What is wrong, and what a credential could do.
+mod doctor;

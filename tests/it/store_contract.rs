@@ -165,7 +165,7 @@ fn google_in_process() {
 }
 
 /// The URL of a server that `tests/run` started, and the environment of who may do what there: both in variables.
-fn served(name: &str, user: &str) -> (String, Vec<(String, String)>) {
+pub fn served(name: &str, user: &str) -> (String, Vec<(String, String)>) {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"));
     let pairs = variable(&format!("LIFEBOAT_TEST_{name}_{user}"));
     let pairs = pairs.split('\n').filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -173,7 +173,7 @@ fn served(name: &str, user: &str) -> (String, Vec<(String, String)>) {
 }
 
 /// A URL below another, in a place of this run's own.
-fn below(url: &str, place: &str) -> String {
+pub fn below(url: &str, place: &str) -> String {
     let (start, rest) = url.split_once('?').unwrap();
     format!("{start}/{}-{place}?{rest}", std::process::id())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum};
 use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
 
+use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
 use super::transport::Transport;
@@ -44,7 +45,7 @@ pub(super) fn open(
     bucket: &Bucket,
     transport: Transport,
     retry: RetryConfig,
-) -> Result<Box<dyn ObjectStore>> {
+) -> Result<(Box<dyn ObjectStore>, Door)> {
     let amazon = bucket.endpoint.is_none();
     // Amazon wants the bucket in the host's name, where its certificate allows that; the others understand the path.
     let virtual_hosted = bucket.virtual_hosted.unwrap_or(amazon && !bucket.name.contains('.'));
@@ -54,14 +55,19 @@ pub(super) fn open(
         .with_region(&region)
         .with_virtual_hosted_style_request(virtual_hosted)
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(transport)
+        .with_http_connector(transport.clone())
         .with_retry(retry)
         // One by one a refusal says so; in bulk it is one line of an answer that is a success.
         .with_disable_bulk_delete(true);
-    if let Some(endpoint) = &bucket.endpoint {
-        let hosted = |e: &str| e.replacen("://", &format!("://{}.", bucket.name), 1);
-        builder = builder.with_endpoint(if virtual_hosted { hosted(endpoint) } else { endpoint.clone() });
-    }
+    let server = bucket.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    let (endpoint, address) = if virtual_hosted {
+        let hosted = server.replacen("://", &format!("://{}.", bucket.name), 1);
+        (hosted.clone(), hosted)
+    } else {
+        let address = format!("{server}/{}", bucket.name);
+        (server, address)
+    };
+    builder = builder.with_endpoint(endpoint);
     // As Amazon's tools spell it: for servers that do not know the header.
     let wanted = world.var("AWS_REQUEST_CHECKSUM_CALCULATION").and_then(|v| v.to_str());
     if !wanted.is_some_and(|w| w.eq_ignore_ascii_case("when_required")) {
@@ -69,7 +75,8 @@ pub(super) fn open(
     }
     builder = credentials(world, bucket, builder)?;
     let built = builder.build().map_err(|_| Error::usage("this S3 store cannot be opened: its settings do not fit"))?;
-    Ok(Box::new(built))
+    let door = Door::S3 { credentials: Arc::clone(built.credentials()), region, address, transport };
+    Ok((Box::new(built), door))
 }
 
 /// In the order of Amazon's tools: environment, web identity, profile, container, machine.

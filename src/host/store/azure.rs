@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use object_store::azure::{AzureConfigKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
 use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
 
+use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
 use super::transport::Transport;
@@ -52,7 +53,7 @@ pub(super) fn open(
     bucket: &Bucket,
     transport: Transport,
     retry: RetryConfig,
-) -> Result<Box<dyn ObjectStore>> {
+) -> Result<(Box<dyn ObjectStore>, Door)> {
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(&bucket.name)
         .with_account(bucket.account.clone().unwrap_or_default())
@@ -65,7 +66,7 @@ pub(super) fn open(
     builder = credentials(world, builder)?;
     // What it would say may repeat a key.
     let built = builder.build().map_err(|_| Error::failed("Azure's credentials are there and cannot be used"))?;
-    Ok(Box::new(built))
+    Ok((Box::new(built), Door::None))
 }
 
 /// Keys and signatures, then identities of the environment, the user's own login, the machine's identity.

@@ -7,6 +7,7 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
 use zeroize::Zeroizing;
 
+use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
 use super::transport::Transport;
@@ -28,18 +29,21 @@ pub(super) fn open(
     bucket: &Bucket,
     transport: Transport,
     retry: RetryConfig,
-) -> Result<Box<dyn ObjectStore>> {
+) -> Result<(Box<dyn ObjectStore>, Door)> {
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&bucket.name)
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(transport)
+        .with_http_connector(transport.clone())
         .with_retry(retry);
     if let Some(endpoint) = &bucket.endpoint {
         builder = builder.with_base_url(endpoint);
     }
     builder = credentials(world, builder)?;
     let built = builder.build().map_err(|_| Error::failed("Google's credentials are there and cannot be used"))?;
-    Ok(Box::new(built))
+    let base = bucket.endpoint.as_deref().unwrap_or("https://storage.googleapis.com");
+    let address = format!("{base}/{}", bucket.name);
+    let door = Door::Gcs { credentials: Arc::clone(built.credentials()), address, transport };
+    Ok((Box::new(built), door))
 }
 
 /// In the order of Google's tools: environment, the user's own login, the machine's service account.

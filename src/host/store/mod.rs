@@ -3,6 +3,7 @@
 //! Retries are made here and not in the crate, which would repeat a request with the signature of the first try: here
 //! each try is signed anew, a stop is noticed between and during tries, and what became of a put is settled by looking.
 
+mod attack;
 mod aws;
 mod azure;
 mod command;
@@ -29,9 +30,11 @@ use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
 
+pub use self::attack::{Attempt, Outcome};
 pub use self::location::{Bucket, Location, Provider};
 pub use self::reader::ObjectReader;
 
+use self::attack::Door;
 use self::fault::{Class, Fault, backoff};
 use self::trace::Trace;
 use super::world::{World, private_dir};
@@ -76,6 +79,7 @@ pub struct Store {
     runtime: tokio::runtime::Runtime,
     url: String,
     place: Location,
+    door: Door,
     /// Puts whose answer was lost in this run and that nothing is known of, with the SHA-256 of what was put.
     unsettled: Mutex<HashMap<String, [u8; 32]>>,
 }
@@ -186,8 +190,8 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_limited(world: &World, url: &str, access: Access, limit: Option<u64>) -> Result<Store> {
         let place = locate(world, url)?;
-        let mut inner: Arc<dyn ObjectStore> = match &place {
-            Location::Local(dir) => Arc::new(open_local(dir, access)?),
+        let (mut inner, door): (Arc<dyn ObjectStore>, Door) = match &place {
+            Location::Local(dir) => (Arc::new(open_local(dir, access)?), Door::None),
             Location::Bucket(bucket) => open_bucket(world, bucket, limit)?,
         };
         if let Some(wrap) = &world.wrap_store {
@@ -207,7 +211,7 @@ impl Store {
             ahead: AtomicI64::new(i64::MIN),
             fixed_now: world.fixed_now,
         };
-        Ok(Store { shared: Arc::new(shared), runtime, url: url.to_owned(), place, unsettled: Mutex::default() })
+        Ok(Store { shared: Arc::new(shared), runtime, url: url.to_owned(), place, door, unsettled: Mutex::default() })
     }
 
     /// What the store is called in messages.
@@ -393,17 +397,6 @@ impl Store {
         }
     }
 
-    /// Puts an object over one that is there: what a credential that may only add must be refused. For
-    /// `doctor --attack`, on objects of its own making.
-    ///
-    /// # Errors
-    /// When it may not, which is as it should be, or cannot.
-    pub fn overwrite(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let (location, payload) = (Key::from(key), PutPayload::from_bytes(bytes.into()));
-        let put = || self.shared.inner.put_opts(&location, payload.clone(), PutOptions::default());
-        self.run(put, || ()).map(|_| ()).map_err(|e| self.failure("overwrite", key, e))
-    }
-
     /// Whether `error` says that the store does not permit something, rather than that it failed: a credential that may
     /// only add objects cannot look at them.
     pub fn is_refusal(error: &Error) -> bool {
@@ -525,20 +518,20 @@ fn open_local(dir: &Path, access: Access) -> Result<LocalFileSystem> {
     Ok(local.with_fsync(true))
 }
 
-fn open_bucket(world: &World, bucket: &Bucket, limit: Option<u64>) -> Result<Arc<dyn ObjectStore>> {
+fn open_bucket(world: &World, bucket: &Bucket, limit: Option<u64>) -> Result<(Arc<dyn ObjectStore>, Door)> {
     let silence = seconds(world, "LIFEBOAT_STORE_SILENCE", SILENCE_SECONDS)?;
     let connector = connect::Connector::new(world, silence);
     let transport = transport::Transport::new(connector, silence, limit.map(limit::Limit::new));
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let inner = match bucket.provider {
+    let (inner, door) = match bucket.provider {
         Provider::S3 => aws::open(world, bucket, transport, retry)?,
         Provider::Gcs => google::open(world, bucket, transport, retry)?,
         Provider::Azure => azure::open(world, bucket, transport, retry)?,
     };
     if bucket.prefix.is_empty() {
-        return Ok(Arc::from(inner));
+        return Ok((Arc::from(inner), door));
     }
-    Ok(Arc::new(PrefixStore::new(inner, Key::from(bucket.prefix.as_str()))))
+    Ok((Arc::new(PrefixStore::new(inner, Key::from(bucket.prefix.as_str()))), door))
 }
 
 /// SHA-256 of an object in pieces.
