@@ -296,6 +296,7 @@ fn attack(world: &World, store: &Store, config: &Config, done: &mut Done) -> Res
     // Whether a store that does not know create-only puts loses anything depends on its versions.
     match again {
         Ok(false) => done.add("add it again", Verdict::Ok, "refused", None),
+        Err(e) if Store::is_refusal(&e) => done.add("add it again", Verdict::Ok, "refused", None),
         Ok(true) => {
             let hint = "keep versions, and let no two machines use one name";
             let verdict = if versioned { Verdict::Note } else { Verdict::Bad };

@@ -195,10 +195,21 @@ fn class(seen: &Seen, error: &object_store::Error) -> Class {
         (_, E::AlreadyExists { .. }) => Class::Exists,
         (_, E::PermissionDenied { .. } | E::NotSupported { .. } | E::NotImplemented { .. }) => Class::Refused,
         (_, E::Unauthenticated { .. }) => Class::Credential,
-        // A body that ends early is a line that broke.
-        (Some(200..=299), E::Generic { .. }) => Class::Broken,
+        (Some(200..=299), E::Generic { .. }) => match status_in_batch(error) {
+            Some(403) => Class::Refused,
+            Some(404) => Class::Missing,
+            Some(_) => Class::Other,
+            // A body that ends early is a line that broke.
+            None => Class::Broken,
+        },
         _ => Class::Other,
     }
+}
+
+/// Azure deletes in batches of one, whose answer is a success with another answer in it; the crate puts that into words.
+fn status_in_batch(error: &object_store::Error) -> Option<u16> {
+    let text = super::transport::words(error);
+    text.rsplit_once("(code: ")?.1.split(')').next()?.parse().ok()
 }
 
 /// What the store's own word says, which is more than the number of the status.
@@ -310,6 +321,15 @@ mod tests {
         ] {
             assert_eq!(Fault::of(&seen(status, code), &generic("x")).class, class, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn an_answer_within_an_answer() {
+        let refused = generic("Bulk delete request failed for key k: not authorized (code: 403)");
+        assert_eq!(Fault::of(&seen(202, ""), &refused).class, Class::Refused);
+        let gone = generic("Bulk delete request failed for key k: BlobNotFound (code: 404)");
+        assert_eq!(Fault::of(&seen(202, ""), &gone).class, Class::Missing);
+        assert_eq!(Fault::of(&seen(200, ""), &generic("it ended before its 9 bytes")).class, Class::Broken);
     }
 
     #[test]
