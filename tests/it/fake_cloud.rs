@@ -86,6 +86,11 @@ mod http_body_of {
 impl Cloud {
     /// Starts one with a bucket called `bucket`.
     pub fn start(kind: Kind) -> Cloud {
+        Cloud::start_behind(kind, None)
+    }
+
+    /// The same, over TLS if there is one to do it.
+    pub fn start_behind(kind: Kind, tls: Option<tokio_rustls::TlsAcceptor>) -> Cloud {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let cloud = Cloud { kind, port, state: Arc::default() };
@@ -97,15 +102,21 @@ impl Cloud {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
-                    let server = server.clone();
+                    let (server, tls) = (server.clone(), tls.clone());
                     tokio::spawn(async move {
                         let service = hyper::service::service_fn(move |request| {
                             let server = server.clone();
                             async move { server.serve(request).await }
                         });
-                        let io = hyper_util::rt::TokioIo::new(stream);
+                        let server = hyper::server::conn::http1::Builder::new();
                         // A line that is cut on demand ends in an error, as it should.
-                        hyper::server::conn::http1::Builder::new().serve_connection(io, service).await.unwrap_or(());
+                        let Some(tls) = tls else {
+                            let io = hyper_util::rt::TokioIo::new(stream);
+                            return server.serve_connection(io, service).await.unwrap_or(());
+                        };
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        let io = hyper_util::rt::TokioIo::new(stream);
+                        server.serve_connection(io, service).await.unwrap_or(());
                     });
                 }
             });

@@ -52,3 +52,6 @@ mod network;
 
 /// What is wrong, and what a credential could do.
 mod doctor;
+
+/// Certificates and proxies between lifeboat and its store.
+mod tls_and_proxies;

@@ -368,6 +368,17 @@ fn requests_of_a_snapshot_are_few() {
 }
 
 #[test]
+fn a_limit_changes_nothing_but_the_rate() {
+    let cloud = Cloud::start(fake_cloud::Kind::S3);
+    let machine = machine(cloud.credentials("ADMIN"));
+    let store = Store::open_limited(&machine.world, &cloud.url("p", None), Access::Existing, Some(4 << 20)).unwrap();
+    let content: Vec<u8> = (0..2_000_003_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    let pieces = content.chunks(300_000).map(bytes::Bytes::copy_from_slice).collect();
+    assert_eq!(store.put_chunks("a", pieces).unwrap(), Put::Created);
+    assert!(cloud.state.lock().unwrap().objects["p/a"] == content);
+}
+
+#[test]
 fn credentials_of_a_profile_and_of_a_program() {
     let cloud = Cloud::start(fake_cloud::Kind::S3);
     let machine = machine([]);

@@ -36,6 +36,8 @@ pub(super) enum Class {
     Full,
     /// The object is in an archive and must be warmed up first.
     Archived,
+    /// The server's certificate is of nobody whom this machine trusts.
+    Untrusted,
     /// The store was not reached, and nothing of the request has left.
     Unreached,
     /// The line broke, or the store had a bad moment: what became of the request is not known.
@@ -160,6 +162,10 @@ impl Fault {
             (Class::Archived, _) => format!(
                 "warm it up, then try again: aws s3api restore-object --bucket {name} --key '{key}' --restore-request Days=7"
             ),
+            (Class::Untrusted, _) => {
+                "for a server with a certificate of your own, name its authority's: LIFEBOAT_CA_FILE=/path/ca.pem"
+                    .to_owned()
+            }
             (Class::Unreached, _) => "look after the network, the proxy and the endpoint in the store's URL".to_owned(),
             (Class::Broken, _) => "the line or the store failed: run the same command again".to_owned(),
             (Class::Missing | Class::Short | Class::Exists | Class::Other, _) => return None,
@@ -172,6 +178,7 @@ fn class(seen: &Seen, error: &object_store::Error) -> Class {
     if let Some(failure) = &seen.failure {
         return match (seen.metadata || seen.program, failure.sent) {
             (true, _) => Class::NoCredential,
+            (false, false) if failure.text.contains("certificate") => Class::Untrusted,
             (false, false) => Class::Unreached,
             (false, true) => Class::Broken,
         };
