@@ -285,6 +285,27 @@ fn a_restore_over_a_line_that_stays_broken_is_no_damage() {
 }
 
 #[test]
+fn a_store_that_is_down_for_a_while_is_waited_for() {
+    let (_cloud, proxy, mut machine) = behind();
+    machine.world.env.insert("LIFEBOAT_STORE_PATIENCE".into(), "60".into());
+    for (n, at) in [500, 1_000_000, 3_000_000].into_iter().enumerate() {
+        machine.write("agent/notes.md", format!("{n}"));
+        proxy.plan(Some(Plan { fault: Fault::Reset, way: Way::Up, at, for_ever: true }));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !proxy.happened() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                std::thread::sleep(Duration::from_millis(1500));
+                *proxy.line.plan.lock().unwrap() = None;
+            });
+            machine.backup();
+        });
+        assert_eq!(restored(&machine, "after", "latest").unwrap(), format!("{n}"));
+    }
+}
+
+#[test]
 fn a_slow_line_is_slow_and_no_more() {
     let (_cloud, proxy, machine) = behind();
     // Each piece waits, and all together for longer than a silence may last.

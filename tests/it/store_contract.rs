@@ -192,6 +192,36 @@ fn served_azurite() {
     keeps_the_contract(&machine(admin), |prefix| below(&url, prefix));
 }
 
+#[test]
+#[ignore = "needs a server: tests/run starts it"]
+fn served_killed() {
+    let (url, admin) = served("RADOSGW", "ADMIN");
+    let again = std::env::var("LIFEBOAT_TEST_RADOSGW_AGAIN").expect("run tests/run");
+    let mut machine = machine(admin);
+    machine.world.env.insert("LIFEBOAT_STORE_PATIENCE".into(), "120".into());
+    machine.write("agent/notes.md", "first");
+    set_up(&machine, &below(&url, "killed")).unwrap();
+    machine.backup();
+    for n in 0..3_u64 {
+        // Several volumes, so that it dies in the middle of one of them.
+        let mut noise = vec![0; 60 << 20];
+        blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut noise);
+        machine.write("agent/noise", noise);
+        machine.write("agent/notes.md", format!("life {n}"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(200 + 400 * n));
+                let status = std::process::Command::new("sh").args(["-c", &again]).status().unwrap();
+                assert!(status.success());
+            });
+            machine.backup();
+        });
+        let target = machine.target(&format!("restored-{n}"));
+        machine.restore(&target);
+        assert_eq!(std::fs::read_to_string(target.join("home/agent/notes.md")).unwrap(), format!("life {n}"));
+    }
+}
+
 /// A backup with a credential that may only put, and a restore with another one.
 fn adds_only(url: &str, writer: Vec<(String, String)>, admin: Vec<(String, String)>) {
     let mut machine = machine(writer.clone());
@@ -434,4 +464,27 @@ fn the_kit_names_what_the_environment_knew() {
         restore::Args { identity: Some(machine.kit()), target: Some(machine.target("t")), ..restore::Args::default() };
     restore::run(&machine.world, &args, &mut |_| {}).unwrap();
     assert_eq!(std::fs::read(machine.target("t").join("home/agent/notes.md")).unwrap(), b"one");
+}
+
+#[test]
+fn the_policies_of_the_deploy_kit_can_be_parsed() {
+    let mut found = 0;
+    for cloud in ["s3", "ceph", "azure"] {
+        for entry in std::fs::read_dir(format!("{}/deploy/{cloud}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "json") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let policy: serde_json::Value = serde_json::from_str(&text).unwrap();
+                // What a host may do is never to read or to delete.
+                let of_host = !path.to_str().unwrap().contains("restore");
+                let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
+                let writers = statements.iter().filter(|s| s["Effect"] == "Allow" && s["Sid"] != "TheOwnerRestores");
+                for action in writers.map(|s| s["Action"].to_string()).filter(|_| of_host) {
+                    assert!(!action.contains("Get") && !action.contains("Delete"), "{}: {action}", path.display());
+                }
+                found += 1;
+            }
+        }
+    }
+    assert_eq!(found, 7);
 }
