@@ -314,3 +314,27 @@ fn a_slow_line_is_slow_and_no_more() {
     *proxy.line.delay.lock().unwrap() = Duration::ZERO;
     assert_eq!(restored(&machine, "slow", "latest").unwrap(), "first");
 }
+
+#[test]
+fn a_refusal_that_comes_before_the_body_was_read_is_a_refusal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("s3://bucket/p?endpoint=http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The head of the request and no more, as a server that knows at once whom it has before it.
+            stream.read_exact(&mut [0; 200]).unwrap();
+            let body = "<Error><Code>AccessDenied</Code><Message>No.</Message></Error>";
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let machine = machine(Cloud { kind: fake_cloud::Kind::S3, port: 0, state: Arc::default() }.credentials("ADMIN"));
+    let store = crate::store_contract::open(&machine.world, &url);
+    let error = store.put("a", vec![7; 16 << 20]).unwrap_err();
+    assert!(said(&error).contains("403 AccessDenied: No."), "{}", said(&error));
+}
