@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, doctor, init, list, restore};
+use crate::commands::{backup, doctor, init, keys, lifecycle, list, prune, restore};
 use crate::error::Error;
 use crate::host::world::World;
+use crate::model::lifecycle::Cloud;
 use crate::output::{self, Printer, Voice};
 
 const EXIT_CODES: &str = "\
@@ -61,6 +62,15 @@ enum Command {
     /// Check configuration, keys, clock, store and rights, and say what to do
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Remove what is past its life, from a store without a lifecycle
+    #[command(after_help = PRUNE_HELP)]
+    Prune(PruneArgs),
+    /// The rules with which a bucket does the same by itself
+    #[command(after_help = LIFECYCLE_HELP)]
+    Lifecycle(LifecycleArgs),
+    /// Show the keys in force, write the recovery kit again, check one
+    #[command(after_help = KEYS_HELP)]
+    Keys(KeysArgs),
 }
 
 const DOCTOR_HELP: &str = "\
@@ -92,6 +102,10 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read
 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
 const LIST_HELP: &str = "\
+Columns: the snapshot, its tier, its own size, its parent (the end of that one's id), how many snapshots its chain has and
+their size, until when all of it lives, and how many files it lists. Below a line stands what is wrong with it:
+`expired`, its time is over and part of it is gone already, which is no damage; `damaged`, `incomplete`, `unverified`.
+
 Examples:
   lifeboat list
   lifeboat list --store /mnt/nas/backups --all   every series on that store
@@ -113,6 +127,80 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
 130 interrupted.";
+
+const PRUNE_HELP: &str = "\
+Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
+week ago. Never pinned ones, never the newest that can be restored, never what does not verify. A backup to a directory
+does this by itself; a bucket does it with rules that `lifeboat lifecycle print` writes.
+
+If the clock went more than two days between two runs, snapshots on three later days have to show that it is right.
+
+Examples:
+  lifeboat prune --dry-run                       what would go
+  lifeboat prune --yes                           the clock is right, whatever it looks like
+
+Exit codes: 0 done, 1 failed, 10 store or configuration missing, 11 another run holds the lock, 130 interrupted.";
+
+const LIFECYCLE_HELP: &str = "\
+One rule for each tier's prefix, for secrets and for drills, with the days that chains need; old versions, delete markers
+and unfinished uploads included. Pinned snapshots and keys have none. It only prints: no store is asked.
+
+Examples:
+  lifeboat lifecycle print > lifecycle.json      for the configured store, whatever cloud that is
+  lifeboat lifecycle print --for s3              the same, or an error if it is none of S3
+  aws s3api put-bucket-lifecycle-configuration --bucket NAME --lifecycle-configuration file://lifecycle.json
+  gcloud storage buckets update gs://NAME --lifecycle-file=lifecycle.json
+  az storage account management-policy create --account-name ACCOUNT --resource-group GROUP --policy @lifecycle.json
+
+Each of the three replaces all rules that are there: add those of other prefixes to the file first.
+Exit codes: 0 done, 1 failed, 2 the store is no bucket of that cloud, 10 configuration missing.";
+const KEYS_HELP: &str = "\
+Examples:
+  lifeboat keys show                             recipients, signing key, where identities are; never a secret
+  lifeboat keys export-kit /media/stick/kit.txt  the recovery kit once more, proved
+  lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
+10 configuration, store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+#[derive(Args)]
+struct KeysArgs {
+    #[command(subcommand)]
+    what: KeysCommand,
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Show recipients, signing key, and where identities are
+    Show,
+    /// Write the recovery kit again, from the keys in force
+    ExportKit(ExportKitArgs),
+    /// Check that a kit opens the newest archives and that its key signed them
+    Check(CheckKitArgs),
+}
+
+#[derive(Args)]
+struct ExportKitArgs {
+    /// The new kit; a file that is there is not replaced
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Another kit, where this host does not hold the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Protect the kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
+    #[arg(long)]
+    passphrase: bool,
+}
+
+#[derive(Args)]
+struct CheckKitArgs {
+    /// The kit
+    #[arg(value_name = "KIT")]
+    kit: PathBuf,
+    /// Another store than the kit's
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
 
 #[derive(Args)]
 struct InitArgs {
@@ -212,6 +300,40 @@ struct DoctorArgs {
     attack: bool,
 }
 
+#[derive(Args)]
+struct PruneArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Trust the clock, even if it moved
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args)]
+struct LifecycleArgs {
+    #[command(subcommand)]
+    command: LifecycleCommand,
+}
+
+#[derive(Subcommand)]
+enum LifecycleCommand {
+    /// Print the rules as the cloud's own tool takes them
+    #[command(after_help = LIFECYCLE_HELP)]
+    Print {
+        /// Whose rules [default: by the configured store]
+        #[arg(long = "for", value_name = "CLOUD")]
+        cloud: Option<For>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum For {
+    S3,
+    Gcs,
+    Azure,
+}
+
 /// Parses `args`, runs what they ask for, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -295,6 +417,40 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 dry_run: a.dry_run,
             };
             let result = restore::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Lifecycle(LifecycleArgs { command: LifecycleCommand::Print { cloud } }) => {
+            let cloud = cloud.map(|cloud| match cloud {
+                For::S3 => Cloud::S3,
+                For::Gcs => Cloud::Gcs,
+                For::Azure => Cloud::Azure,
+            });
+            let result = lifecycle::run(world, &lifecycle::Args { cloud }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Prune(PruneArgs { dry_run, yes }) => {
+            let result = prune::run(world, &prune::Args { dry_run, yes }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Keys(a) => keys_command(world, voice, a.what),
+    }
+}
+
+fn keys_command(world: &World, voice: Voice, what: KeysCommand) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    match what {
+        KeysCommand::Show => {
+            let result = keys::show(world, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::ExportKit(a) => {
+            let args = keys::ExportArgs { file: a.file, identity: a.identity, passphrase: a.passphrase };
+            let result = keys::export_kit(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::Check(a) => {
+            let args = keys::CheckArgs { kit: a.kit, store: a.store };
+            let result = keys::check(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
     }

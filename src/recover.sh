@@ -165,11 +165,14 @@ done
 sort -rn state.list -o state.list && sort -rn secrets.list -o secrets.list || exit 1
 
 # A chain is the snapshot, its parent (the id after "# parent", whose commit has the digest that stands behind it), and
-# so on to a full. Prints the directories from the full on; or what is missing, and fails.
+# so on to a full. Prints the directories from the full on; or what is missing, and fails. A parent counts only with all
+# its objects; those of the snapshot itself are looked at below.
 chain() { # "ID DIGEST"
-  awk -v at="$1" '{ k = $2 " " $5; if (!(k in dir) || $7) { dir[k] = $6; up[k] = $3 " " $4; seq[k] = $1 + 0 } }
+  awk -v at="$1" '
+    { k = $2 " " $5; if (!(k in dir) || $7) { dir[k] = $6; up[k] = $3 " " $4; seq[k] = $1 + 0; whole[k] = $7 } }
+    BEGIN { first = at }
     END {
-      while (at in dir) {
+      while (at in dir && (at == first || whole[at])) {
         out = dir[at] "\n" out
         if (up[at] ~ /^- /) { printf "%s", out; exit 0 }
         if ((up[at] in seq) && seq[up[at]] >= seq[at]) break
@@ -188,12 +191,15 @@ elif [ -n "$wanted" ]; then
   [ -s matches ] || die 4 "no snapshot $wanted of series $series that can be trusted is in the store"
   [ "$(wc -l <matches)" -eq 1 ] || { cat matches >&2; die 2 "$wanted is the beginning of several ids"; }
   read -r chosen <matches
-  chain "$chosen" >chain || die 4 "snapshot ${chosen% *} needs $(cat chain), which is not in the store"
+  chain "$chosen" >chain || die 4 "snapshot ${chosen% *} needs $(cat chain), which is not in the store, or not all of it"
   [ -n "$verified" ] || warn "warning: nobody knows who wrote ${chosen% *}: it is restored UNVERIFIED, as you named it"
 else
+  lost=
   while read -r _ id _ _ sum _; do
+    case " $lost " in *" $id "*) continue ;; esac
     if chain "$id $sum" >chain; then chosen="$id $sum"; break; fi
-    warn "skipping snapshot $id: it needs $(cat chain), which is not in the store"
+    lost="$lost $(cat chain)"
+    warn "skipping snapshot $id: it needs $(cat chain), which is not in the store, or not all of it"
   done <state.list
   if [ -z "$chosen" ]; then
     [ ! -s state.list ] || die 4 "no snapshot of series $series has its whole chain in the store"

@@ -4,28 +4,25 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::lineage::Lineage;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
-use super::write_archive::{Committed, Run, Terms, settle, write};
-use super::{Event, Events, Report, bytes_text, count_text, init, snapshots};
+use super::write_archive::{Committed, Run, settle};
+use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
 use crate::host::staging::Staging;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
-use crate::model::commit::Reference;
 use crate::model::config::{Config, Origin, Sweep, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
-use crate::model::manifest::hex;
 use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
-use crate::model::store_key::Archive;
-use crate::model::tiers::life_days;
+use crate::model::store_key::{Archive, Place};
 use crate::model::tree::NONE;
-use crate::stream::sign::SigningKey;
 
 /// What `backup` was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +44,10 @@ pub struct Written {
     pub id: String,
     /// Where it stands on the store.
     pub place: String,
+    /// The tier, of a state archive.
+    pub tier: Option<String>,
+    /// What it was made against, of an incremental.
+    pub parent: Option<String>,
     /// Files in it.
     pub files: u64,
     /// Bytes of their content.
@@ -66,8 +67,16 @@ pub struct Done {
     pub state: Option<Written>,
     /// The secrets bundle.
     pub secrets: Option<Written>,
+    /// Nothing was written, since nothing changed.
+    pub unchanged: bool,
+    /// Entries that were there in the parent and are not any more.
+    pub deleted: u64,
+    /// Archives past their life that were removed from a store on this disk.
+    pub pruned: u64,
     /// Nothing was written.
     pub dry_run: bool,
+    /// What is wrong with how this host is set up.
+    pub warnings: Vec<String>,
     /// What could not be read; a secret without its name.
     pub unreadable: Vec<String>,
     /// Entries that went away meanwhile.
@@ -88,14 +97,24 @@ impl Report for Done {
             if let Some(w) = written {
                 let (files, bytes) = (count_text(w.files, "file"), bytes_text(w.bytes));
                 let stored = if self.dry_run { String::new() } else { format!(", {} stored", bytes_text(w.stored)) };
-                out.push_str(&format!("{what} {name:<8}{}  {files}, {bytes}{stored}\n", w.id));
+                let kind = match (&w.tier, &w.parent) {
+                    (Some(tier), Some(_)) => format!("{tier}, "),
+                    (Some(tier), None) => format!("{tier}, full, "),
+                    (None, _) => String::new(),
+                };
+                out.push_str(&format!("{what} {name:<8}{}  {kind}{files}, {bytes}{stored}\n", w.id));
             }
+        }
+        if self.unchanged {
+            out.push_str("nothing changed since the last snapshot: none was written\n");
         }
         let mut notes = Vec::new();
         for (n, text) in [
+            (self.deleted, "deleted since the parent"),
             (self.vanished, "went away while it ran"),
             (self.changed, "changed while being read"),
             (self.skipped, "left out by rule (-v lists them)"),
+            (self.pruned, "old archives removed from the store"),
         ] {
             if n > 0 {
                 notes.push(format!("{n} {text}"));
@@ -108,7 +127,8 @@ impl Report for Done {
     }
 
     fn problems(&self) -> Vec<String> {
-        self.unreadable.iter().map(|line| format!("incomplete: {line}")).collect()
+        let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
+        unreadable.chain(self.warnings.iter().cloned()).collect()
     }
 }
 
@@ -148,22 +168,29 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         preview(&found, args, &mut done);
     } else {
         let key = signing_key(world, &file)?;
-        let mut catalog = open_catalog(world, &config.name)?;
-        settle(world, &config.name, &store, &mut catalog, events)?;
+        let catalog = open_catalog(world, &config.name)?;
+        settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
-        let mut run = Run {
+        let run = Run {
             world,
             config: &config,
             store: &store,
             key: &key,
-            catalog: &mut catalog,
+            catalog: &catalog,
             sources: &resolved.sources,
             described: &resolved.described,
             staging: staging.path(),
             policy: policy(&config),
             started: world.now(),
         };
-        archives(&mut run, args, &mut found, &mut done, events)?;
+        archives(&run, args, &mut found, &mut done, events).map_err(|e| {
+            if Catalog::is_damage(&e) {
+                // It is only a cache: the next run makes another one, and a full.
+                Catalog::discard(&world.state_dir(&config.name));
+                return e.hint("the catalog was damaged and is put aside: run the backup again");
+            }
+            e
+        })?;
     }
     done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
@@ -221,7 +248,7 @@ fn check_paths(world: &World, args: &Args, config: &Config) -> Result<()> {
 fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<Scan> {
     use std::os::unix::ffi::OsStrExt as _;
     let layout = Layout::machine(world.home.as_os_str().as_bytes());
-    let mut found = scan(&resolved.sources, &layout, &resolved.own, &mut |entries| {
+    let mut found = scan(&resolved.sources, &layout, &resolved.own, world.now(), &mut |entries| {
         events(Event::Progress { files: entries, files_total: 0, bytes: 0, bytes_total: 0 });
         world.check_stop()
     })?;
@@ -240,7 +267,7 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
         let mine = found.tree.indices().map(|i| found.tree.node(i));
         let files = mine.filter(|n| n.archive == archive && n.kind == Kind::File);
         let (files, bytes) = files.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.size));
-        Written { id: String::new(), place: String::new(), files, bytes, stored: 0 }
+        Written { id: String::new(), place: String::new(), tier: None, parent: None, files, bytes, stored: 0 }
     };
     done.secrets = Some(written(Archive::Secrets)).filter(|w| w.files > 0);
     done.state = (!args.secrets_only).then(|| written(Archive::State));
@@ -249,42 +276,41 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
 }
 
 /// First the secrets, so that the state's commit can name their bundle.
-fn archives(run: &mut Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
-    let mut history = History::of(run, events)?;
+fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+    let mut lineage = Lineage::of(run, events)?;
     let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
     if args.secrets_only && !secrets {
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
-    if secrets {
-        events(Event::Phase("writing the secrets bundle"));
-        let terms = Terms {
-            archive: Archive::Secrets,
-            tier: None,
-            generation: None,
-            life: u64::from(run.config.secrets.keep_hours.div_ceil(24)),
-            seq: history.next_seq(run.world.now()),
-            prev: history.secrets.clone(),
-            bundle: None,
-        };
-        let committed = write(run, terms, found, events)?;
-        history.secrets = Some(committed.reference());
+    if let Some(committed) = bundle::write_if_changed(run, &mut lineage, found, events)? {
+        lineage.secrets = Some(committed.reference());
         done.secrets = Some(take(&committed, done));
     }
     if args.secrets_only {
+        done.unchanged = done.secrets.is_none();
         return Ok(());
     }
-    events(Event::Phase("writing the state archive"));
-    let terms = Terms {
-        archive: Archive::State,
-        tier: Some(run.config.tiers[0].name.clone()),
-        generation: run.catalog.generation()?,
-        life: life_days(&run.config.tiers, 0),
-        seq: history.next_seq(run.world.now()),
-        prev: history.state.clone(),
-        bundle: history.secrets.clone(),
-    };
-    let committed = write(run, terms, found, events)?;
-    done.state = Some(take(&committed, done));
+    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, found, events)?;
+    done.unreadable.extend(outcome.unreadable);
+    done.vanished += outcome.vanished;
+    done.deleted = outcome.deleted;
+    match outcome.committed {
+        Some(committed) => done.state = Some(take(&committed, done)),
+        None => done.unchanged = done.secrets.is_none(),
+    }
+    // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
+    if done.state.is_some() && outcome.due && run.store.local().is_some() {
+        match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
+            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+            Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
+        }
+    }
+    if outcome.not_persistent {
+        done.warnings.push(
+            "the state directory is not persistent: each run begins anew and uploads everything; keep it on a volume"
+                .to_owned(),
+        );
+    }
     Ok(())
 }
 
@@ -294,55 +320,19 @@ fn take(committed: &Committed, done: &mut Done) -> Written {
     done.changed += committed.outcome.changed;
     done.unreadable.extend(committed.outcome.unreadable.iter().cloned());
     let commit = &committed.commit;
-    let tier = commit.tier.as_ref().map_or("secrets".to_owned(), |t| format!("state/{t}"));
+    let parent = commit.parent.as_ref().map(|p| p.id.clone());
+    let place = match &commit.tier {
+        Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &commit.series, &commit.id) },
+        None => Place::secrets(&commit.series, &commit.id),
+    };
     Written {
         id: commit.id.to_string(),
-        place: format!("{tier}/{}/{}", commit.series, commit.id),
+        place: place.directory(),
+        tier: commit.tier.clone(),
+        parent: parent.map(|p| p.to_string()),
         files: committed.counts.files,
         bytes: committed.bytes,
         stored: commit.stored_bytes(),
-    }
-}
-
-/// What came before: from the catalog, or, where that was lost, from what verifies on the store.
-struct History {
-    last_seq: u64,
-    state: Option<Reference>,
-    secrets: Option<Reference>,
-}
-
-impl History {
-    fn of(run: &mut Run<'_>, events: &mut Events<'_>) -> Result<History> {
-        if let Some(last_seq) = run.catalog.last_seq()? {
-            let newest = |c: &Catalog, archive| c.newest(archive);
-            let (state, secrets) = (newest(run.catalog, Archive::State)?, newest(run.catalog, Archive::Secrets)?);
-            return Ok(History { last_seq, state, secrets });
-        }
-        let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
-            Ok(found) => found,
-            // A line that is down for a moment is no reason to begin a second chain beside the first.
-            Err(e) if !Store::is_refusal(&e) => return Err(e),
-            Err(e) => {
-                // A credential that may only add cannot look; the clock then orders what is to come.
-                events(Event::Warning(format!("the catalog is new and the store cannot be listed: {e}")));
-                Vec::new()
-            }
-        };
-        let reference = |archive| snapshots::newest(&found, archive).and_then(snapshots::Found::reference);
-        let seqs = found.iter().filter_map(|f| f.verified().map(|c| c.seq));
-        let newest = [Archive::State, Archive::Secrets].into_iter().filter_map(|a| snapshots::newest(&found, a));
-        let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, hex(&f.commit_sha256)))).collect();
-        run.catalog.adopt(&adopted)?;
-        Ok(History {
-            last_seq: seqs.max().unwrap_or(0),
-            state: reference(Archive::State),
-            secrets: reference(Archive::Secrets),
-        })
-    }
-
-    fn next_seq(&mut self, now: i64) -> u64 {
-        self.last_seq = (self.last_seq + 1).max(u64::try_from(now).unwrap_or(0));
-        self.last_seq
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::members::database_paths;
 use super::opened::{Opened, check_together, overridden};
 use super::{Event, Events, bytes_text};
 use crate::error::{At as _, Error, Kind as ErrorKind, Result};
@@ -23,6 +22,7 @@ use crate::host::world::{World, private_dir};
 use crate::host::{at, database};
 use crate::model::entry::Kind;
 use crate::model::layout::Layout;
+use crate::model::manifest::Frame;
 use crate::model::path::{printable, printable_path};
 use crate::model::tree::{Children, Index, NONE};
 use crate::stream::archive_reader::VolumeReader;
@@ -88,7 +88,7 @@ impl<'a> Plan<'a> {
         }
         let mut parts = Vec::new();
         for archive in archives {
-            let databases = database_paths(&archive.header.databases);
+            let databases = archive.databases();
             let links = if goal.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
             let fates = compare(&archive.tree, &goal.layout, links, &databases)
                 .map_err(|(path, e)| failed("look at", &path, e.into()))?;
@@ -152,7 +152,8 @@ impl<'a> Plan<'a> {
                     fate => {
                         self.totals.restored += 1;
                         self.totals.replaced += u64::from(fate == Fate::Differs);
-                        self.totals.bytes += part.archive.tree.stored(i).map_or(0, |s| s.1);
+                        let bytes = part.archive.holders.bytes(&part.archive.tree, i);
+                        self.totals.bytes = self.totals.bytes.saturating_add(bytes);
                     }
                 }
             }
@@ -182,6 +183,19 @@ impl<'a> Plan<'a> {
             );
         }
         out
+    }
+
+    /// Archive paths of what the snapshot lacks and an older one has, with the reasons and that snapshot's id.
+    pub fn older(&self) -> Vec<String> {
+        let archives = self.parts.iter().map(|part| part.archive);
+        let lines = archives.flat_map(|archive| archive.missing.iter().map(move |missing| (archive, missing)));
+        lines
+            .filter_map(|(archive, missing)| {
+                let (path, reason) = (printable(&missing.path), printable(missing.reason.as_bytes()));
+                let id = &archive.members[usize::from(missing.level?)].commit.id;
+                Some(format!("{path}: {reason}; it is restored as it was in {id}"))
+            })
+            .collect()
     }
 
     /// Refuses what would harm the target.
@@ -292,8 +306,10 @@ impl<'a> Plan<'a> {
             let tree = &part.archive.tree;
             for i in tree.indices().filter(|i| matches!(part.fates[*i as usize], Fate::New | Fate::Differs)) {
                 let stage = part.stage[i as usize] as usize;
-                if let (Some(needed), Some((_, bytes))) = (needed.get_mut(stage), tree.stored(i)) {
-                    *needed += bytes.next_multiple_of(4096);
+                if let Some(needed) = needed.get_mut(stage) {
+                    // What a delta claims to extend a file by counts like content: a few bytes must not make terabytes.
+                    let bytes = part.archive.holders.bytes(tree, i);
+                    *needed = needed.saturating_add(bytes.checked_next_multiple_of(4096).unwrap_or(bytes));
                 }
             }
         }
@@ -346,7 +362,7 @@ impl<'a> Plan<'a> {
 impl Part<'_> {
     /// The source root that a path lies in: secrets of one agent are staged together, wherever in its home they lie.
     fn source_of(&self, path: &[u8]) -> Vec<u8> {
-        let sources = self.archive.header.sources.iter().map(|s| s.path.bytes());
+        let sources = self.archive.header().sources.iter().map(|s| s.path.bytes());
         let around = |root: &Vec<u8>| path.strip_prefix(&root[..]).is_some_and(|r| r.first() == Some(&b'/'));
         sources.filter(|s| !s.is_empty() && around(s)).max_by_key(Vec::len).unwrap_or_else(|| path.to_owned())
     }
@@ -379,17 +395,18 @@ impl Part<'_> {
         limits: &Limits,
         events: &mut Events<'_>,
     ) -> Result<()> {
-        let (tree, header) = (&self.archive.tree, &self.archive.header);
+        let Opened { tree, holders, members, .. } = self.archive;
         let stage_of = |i: Index| self.stage_of(stages, i);
-        let extractor = Extractor::new(tree, &stage_of, limits);
-        extractor.empty_files()?;
-        // From the end: databases come last in an archive, and when the last piece of a large file is there all of it is
-        // hashed once more, which should not be what everybody waits for.
-        let needed: Vec<usize> = (0..header.volumes.len())
-            .rev()
-            .filter(|v| {
-                let mut frames = header.frames.iter().filter(|f| f.volume as usize == *v);
-                frames.any(|f| extractor.needs(f.tar_offset, f.tar_offset + u64::from(f.tar_length)))
+        let extractor = Extractor::new(tree, holders, members.len(), &stage_of, limits);
+        extractor.begin()?;
+        // Incrementals are small and first, the full is from the end: databases come last in an archive, and when the last
+        // piece of a large file is there all of it is hashed once more, which should not be what everybody waits for.
+        let volumes = |level: usize| (0..members[level].header.volumes.len()).rev().map(move |v| (level, v));
+        let needed: Vec<(usize, usize)> = (0..members.len())
+            .flat_map(volumes)
+            .filter(|(level, volume)| {
+                let frames = members[*level].frames(*volume);
+                frames.iter().any(|f| extractor.needs(*level, f.tar_offset, f.tar_end()))
             })
             .collect();
         let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -397,9 +414,9 @@ impl Part<'_> {
         let work = || -> Result<()> {
             let mut reader = VolumeReader::new()?;
             while !over.load(Ordering::Relaxed) {
-                let Some(volume) = needed.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                let Some((level, volume)) = needed.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 world.check_stop()?;
-                self.volume(&mut reader, store, *volume, &extractor, world)?;
+                self.volume(&mut reader, store, *level, *volume, &extractor, world)?;
             }
             Ok(())
         };
@@ -437,30 +454,31 @@ impl Part<'_> {
     fn totals(&self) -> (u64, u64) {
         let tree = &self.archive.tree;
         let files = tree.indices().filter(|i| tree.node(*i).kind == Kind::File && self.todo(*i));
-        files.fold((0, 0), |(n, bytes), i| (n + 1, bytes + tree.stored(i).map_or(0, |s| s.1)))
+        files.fold((0, 0u64), |(n, bytes), i| (n + 1, bytes.saturating_add(self.archive.holders.bytes(tree, i))))
     }
 
     fn volume(
         &self,
         reader: &mut VolumeReader,
         store: &Store,
+        level: usize,
         volume: usize,
         extractor: &Extractor<'_>,
         world: &World,
     ) -> Result<()> {
-        let Opened { place, commit, header, identities, .. } = self.archive;
-        let object = &commit.volumes()[volume];
-        let first = header.frames.partition_point(|f| (f.volume as usize) < volume);
-        let last = header.frames.partition_point(|f| (f.volume as usize) <= volume);
-        let name = place.object(&object.name);
+        let member = &self.archive.members[level];
+        let object = &member.commit.volumes()[volume];
+        let name = member.place.object(&object.name);
         // The listing has shown that its size is the commit's; age and the digests of the frames vouch for every byte.
         let mut sealed = store.open_object(&name, object.size);
-        let frames = &header.frames[first..last];
-        let mut each = |frame: &crate::model::manifest::Frame, tar: &[u8]| {
+        let (place, frames, identities) =
+            (&member.header.volumes[volume], member.frames(volume), &self.archive.identities);
+        let needed = |frame: &Frame| extractor.needs(level, frame.tar_offset, frame.tar_end());
+        let mut each = |frame: &Frame, tar: &[u8]| {
             world.check_stop()?;
-            extractor.frame(frame.tar_offset, tar)
+            extractor.frame(level, frame.tar_offset, tar)
         };
-        reader.read(&name, &mut sealed, &header.volumes[volume], frames, identities, &mut each).map_err(|e| {
+        reader.read(&name, &mut sealed, place, frames, identities, &needed, &mut each).map_err(|e| {
             // The manifest could be opened: a volume that cannot was put there by somebody else.
             if e.kind() == ErrorKind::NoIdentity {
                 return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);

@@ -140,7 +140,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     }
     // What claims the name on the store comes after the keys are safe here: a key that was claimed and lost would block
     // the name for ever, while what is here lets the same command go on where it was interrupted.
-    write_kit(world, args, &kit, &kit_path)?;
+    write_kit(world, args.passphrase, &kit, &kit_path)?;
     write_signing_key(world, &signing)?;
     if let Err(e) = claim(&store, &series, &signing.public()) {
         if matches!(taken(&store, &series, &signing.public()), Ok(true)) {
@@ -225,11 +225,11 @@ fn refuse_other_key(world: &World, signing: &SigningKey) -> Result<()> {
     Ok(())
 }
 
-fn refuse_beside_store(store: &Store, kit: &Path) -> Result<()> {
+pub(super) fn refuse_beside_store(store: &Store, kit: &Path) -> Result<()> {
     let absolute = std::path::absolute(kit).at("find", kit)?;
     if store.local().is_some_and(|dir| absolute.starts_with(dir)) {
         return Err(Error::usage("the recovery kit may not lie inside the store: who finds one would have both")
-            .hint("name another place with --kit"));
+            .hint("name another place for it"));
     }
     Ok(())
 }
@@ -304,9 +304,9 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
 }
 
 /// Writes the kit and proves, with what can be read back from the disk, that it opens what the recipients seal.
-fn write_kit(world: &World, args: &Args, kit: &Kit, path: &Path) -> Result<()> {
+pub(super) fn write_kit(world: &World, passphrase: bool, kit: &Kit, path: &Path) -> Result<()> {
     let rendered = kit.render();
-    let text = if args.passphrase {
+    let text = if passphrase {
         let sealed = age_keys::encrypt_with_passphrase(&rendered, &new_passphrase(world)?)?;
         SecretString::from(String::from_utf8(sealed).map_err(|_| Error::failed("age's armor is not text"))?)
     } else {
@@ -322,7 +322,7 @@ fn write_kit(world: &World, args: &Args, kit: &Kit, path: &Path) -> Result<()> {
     })
 }
 
-fn read_back(world: &World, path: &Path) -> Result<Kit> {
+pub(super) fn read_back(world: &World, path: &Path) -> Result<Kit> {
     let bytes = read_private_file(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the kit is not text"))?;
     read_kit(world, &printable_path(path), &SecretString::from(text))
@@ -402,10 +402,10 @@ fn former_sources(
     let found = snapshots::load(store, &kit.series, Some(key)).ok()?;
     let newest = snapshots::newest(&found, Archive::State)?;
     let identities = Identities::parse(kit.identities(Which::State)).ok()?;
-    let opened = super::opened::open(store, newest, identities).ok()?;
+    let header = super::opened::header(store, newest, &identities).ok()?;
     let layout = Layout::machine(world.home.as_os_str().as_bytes());
     let mut out: Vec<Source> = Vec::new();
-    for source in opened.header.sources {
+    for source in header.sources {
         let path = printable(&layout.to_disk(&source.path.bytes()));
         let source = Source::new(source.preset.map_or(Origin::Path(path), Origin::Preset));
         if !out.contains(&source) {
@@ -431,7 +431,7 @@ fn finish(
 ) -> Result<Done> {
     let file = world.config_file();
     let mut notes = Vec::new();
-    let identity = if args.sealed { Identity::None } else { keep_identities(kit, &mut notes) };
+    let identity = if args.sealed { Identity::None } else { keep_identities(world, kit, &mut notes) };
     write_signing_key(world, signing)?;
     let recipient = |o: &Option<Opening>| o.iter().map(|o| o.recipient.clone()).collect();
     let config = Config {
@@ -455,10 +455,10 @@ fn finish(
 }
 
 /// Both identities go to the keyring or none: half of them would only confuse.
-fn keep_identities(kit: &Kit, notes: &mut Vec<String>) -> Identity {
+fn keep_identities(world: &World, kit: &Kit, notes: &mut Vec<String>) -> Identity {
     let stored =
         [(Which::State, &kit.state), (Which::Secrets, &kit.secrets)].into_iter().try_for_each(|(which, opening)| {
-            opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities))
+            opening.as_ref().map_or(Ok(()), |o| keyring::store(&kit.series, which, &o.identities, world.terminal))
         });
     match stored {
         Ok(()) => Identity::Keyring,

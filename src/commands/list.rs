@@ -7,14 +7,17 @@ use serde::Serialize;
 use super::session::{Keys, configuration, signing_key};
 use super::snapshots::{self, Found, Standing};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text, count_text};
+use super::{Event, Events, Report, bytes_text};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
+use crate::model::chain::{Link, Links, Worth, ends, worth};
+use crate::model::config::{Tier, default_tiers};
 use crate::model::kit::Which;
 use crate::model::manifest::Header;
 use crate::model::path::printable;
-use crate::model::store_key::{MANIFEST, is_name, public_key};
+use crate::model::store_key::{Archive, MANIFEST, is_name, public_key};
+use crate::model::tiers::keep_seconds;
 use crate::stream::manifest_file;
 use crate::stream::sign::PublicKey;
 
@@ -48,11 +51,17 @@ pub struct Row {
     pub tier: Option<String>,
     /// The parent, of an incremental.
     pub parent: Option<String>,
+    /// How many snapshots its chain has, itself included; of a state archive whose chain is whole.
+    pub chain: Option<usize>,
     /// Bytes on the store.
     pub stored: u64,
+    /// Bytes on the store of the whole chain.
+    pub chain_stored: Option<u64>,
+    /// RFC 3339: when the first life in its chain ends, and it may go; of one that is pinned, nothing.
+    pub expires: Option<String>,
     /// Files, where an identity at hand opens the manifest.
     pub files: Option<u64>,
-    /// `ok`, `incomplete`, `unverified` or `damaged`.
+    /// `ok`, `expired`, `incomplete`, `unverified` or `damaged`.
     pub status: &'static str,
     /// More about a status that is not `ok`.
     pub note: Option<String>,
@@ -75,25 +84,49 @@ impl Report for Listing {
             return format!("no snapshots on {}\n", self.store);
         }
         let several = self.snapshots.iter().any(|r| r.series != self.snapshots[0].series);
-        let mut out = String::new();
+        let mut out = line(["snapshot", "tier", "own", "parent", "", "chain", "until", "files"]);
+        let mut series = None;
         for row in &self.snapshots {
-            let series = if several { format!("{:<16} ", row.series) } else { String::new() };
-            let kind = row.tier.as_deref().unwrap_or(row.archive);
-            let files = row.files.map_or(String::new(), |n| format!("  {}", count_text(n, "file")));
-            let note = match (row.status, &row.note) {
-                ("ok", _) => String::new(),
-                (status, Some(note)) => format!("  {status}: {note}"),
-                (status, None) => format!("  {status}"),
-            };
-            let time = row.time.replace('T', " ").replace('Z', "");
-            let line = format!("{series}{}  {time}  {kind:<9} {:>11}{files}{note}", row.id, bytes_text(row.stored));
-            out.push_str(line.trim_end());
-            out.push('\n');
+            if several && series != Some(&row.series) {
+                out.push_str(&format!("series {}\n", row.series));
+                series = Some(&row.series);
+            }
+            out.push_str(&row.line());
+            match (row.status, &row.note) {
+                ("ok", _) => {}
+                (status, Some(note)) => out.push_str(&format!("  {status}: {note}\n")),
+                (status, None) => out.push_str(&format!("  {status}\n")),
+            }
         }
         for line in &self.hidden {
             out.push_str(&format!("hidden: {line}\n"));
         }
         out
+    }
+}
+
+/// One line of the text: at most a hundred columns.
+fn line(cells: [&str; 8]) -> String {
+    let [id, tier, own, parent, members, chain, until, files] = cells;
+    let line =
+        format!("{id:<25}  {tier:<7}  {own:>11}  {parent:<8}  {members:>2} {chain:>11}  {until:<10}  {files:>9}");
+    format!("{}\n", line.trim_end())
+}
+
+impl Row {
+    fn line(&self) -> String {
+        // The random half of its id tells which one the parent is, and the day is enough to read: the JSON has the rest.
+        let parent = match (&self.parent, self.chain) {
+            (Some(parent), _) => parent.rsplit('-').next().unwrap_or_default(),
+            (None, Some(_)) => "full",
+            (None, None) => "",
+        };
+        let members = self.chain.map_or(String::new(), |n| n.to_string());
+        let chain = self.chain_stored.map_or(String::new(), bytes_text);
+        let until = self.expires.as_ref().and_then(|at| at.get(..10)).unwrap_or_default();
+        let files = self.files.map_or(String::new(), |n| indicatif::HumanCount(n).to_string());
+        let tier = self.tier.as_deref().unwrap_or(self.archive);
+        line([&self.id, tier, &bytes_text(self.stored), parent, &members, &chain, until, &files])
     }
 }
 
@@ -129,9 +162,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
         };
         let found = snapshots::load(&store, &name, key.as_ref())?;
         listing.hidden.extend(snapshots::hidden(&found, now));
+        let tiers = config.filter(|c| c.name == name).map_or_else(default_tiers, |c| c.tiers.clone());
+        let chains = Chains { links: links(&found), tiers: &tiers, now };
         for one in &found {
             let files = files(&store, one, &mut keys);
-            listing.snapshots.push(row(one, files));
+            listing.snapshots.push(row(one, files, &chains));
         }
     }
     Ok(listing)
@@ -171,8 +206,8 @@ fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Opt
 fn files(store: &Store, found: &Found, keys: &mut Keys) -> Option<u64> {
     let commit = found.verified()?;
     let which = match found.place.archive {
-        crate::model::store_key::Archive::State => Which::State,
-        crate::model::store_key::Archive::Secrets => Which::Secrets,
+        Archive::State => Which::State,
+        Archive::Secrets => Which::Secrets,
     };
     if !keys.has(which) {
         return None;
@@ -183,17 +218,70 @@ fn files(store: &Store, found: &Found, keys: &mut Keys) -> Option<u64> {
     Some(header.counts.files)
 }
 
-fn row(found: &Found, files: Option<u64>) -> Row {
-    let place = &found.place;
-    let (status, note) = match &found.standing {
-        Standing::Incomplete => ("incomplete", Some("no commit: an interrupted run, or one under way".to_owned())),
-        Standing::Unverified { why, .. } => ("unverified", Some(printable(why.to_string().as_bytes()))),
-        Standing::Verified(_) => match found.damage() {
-            Some(damage) => ("damaged", Some(damage)),
-            None => ("ok", None),
-        },
+/// What chains are judged by.
+struct Chains<'a> {
+    links: Links,
+    tiers: &'a [Tier],
+    now: i64,
+}
+
+/// The state archives that are whole, as far as a listing shows.
+fn links(found: &[Found]) -> Links {
+    let whole = found.iter().filter(|f| f.place.archive == Archive::State && f.damage().is_none());
+    let link = |f: &Found| Some(Link { stored: f.objects.values().sum(), ..Link::of(f.verified()?) });
+    whole.filter_map(link).map(|link| (link.id.clone(), link)).collect()
+}
+
+/// What became of an archive: the status, a note about it, and of a whole chain its members.
+struct Verdict<'a> {
+    status: &'static str,
+    note: Option<String>,
+    chain: Vec<&'a Link>,
+}
+
+fn verdict<'a>(found: &Found, chains: &'a Chains<'_>) -> Verdict<'a> {
+    let of = |status, note| Verdict { status, note, chain: Vec::new() };
+    let commit = match &found.standing {
+        Standing::Incomplete => {
+            return of("incomplete", Some("no commit: an interrupted run, or one under way".to_owned()));
+        }
+        Standing::Unverified { why, .. } => return of("unverified", Some(printable(why.to_string().as_bytes()))),
+        Standing::Verified(commit) => commit,
     };
+    let pinned = found.place.is_pinned();
+    if let Some(damage) = found.damage() {
+        // A store that ends lives takes the objects of one archive one after the other.
+        let over = !pinned && Link::of(commit).ends() <= chains.now;
+        return if over {
+            of("expired", Some(format!("its life is over, and {damage}")))
+        } else {
+            of("damaged", Some(damage))
+        };
+    }
+    if found.place.archive == Archive::Secrets {
+        return of("ok", None);
+    }
+    let tier = commit.tier.as_deref().unwrap_or_default();
+    let keep = if pinned { i64::MAX } else { keep_seconds(chains.tiers, tier, commit.life) };
+    match worth(&chains.links, &commit.id, keep, chains.now) {
+        Worth::Whole(chain) => Verdict { status: "ok", note: None, chain },
+        Worth::Expired(gap) => {
+            of("expired", Some(format!("the time that {tier} is kept is over, and {} of its chain is gone", gap.0)))
+        }
+        Worth::Broken(gap) => of("damaged", Some(format!("{} of its chain is missing or damaged", gap.0))),
+    }
+}
+
+fn row(found: &Found, files: Option<u64>, chains: &Chains<'_>) -> Row {
+    let place = &found.place;
+    let Verdict { status, note, chain } = verdict(found, chains);
     let commit = found.verified();
+    let ends = match (commit, &chain[..]) {
+        (Some(commit), []) => Some(Link::of(commit).ends()),
+        (Some(_), chain) => Some(ends(chain)),
+        (None, _) => None,
+    };
+    let expires = ends.filter(|_| status == "ok" && !place.is_pinned()).map(clock_text).filter(|at| !at.is_empty());
     Row {
         series: place.series.clone(),
         archive: place.archive.word(),
@@ -202,7 +290,10 @@ fn row(found: &Found, files: Option<u64>) -> Row {
         seq: commit.map(|c| c.seq),
         tier: place.tier.clone(),
         parent: place.parent.as_ref().map(ToString::to_string),
+        chain: Some(chain.len()).filter(|n| *n > 0),
         stored: found.objects.values().sum(),
+        chain_stored: Some(chain.iter().map(|link| link.stored).sum()).filter(|_| !chain.is_empty()),
+        expires,
         files,
         status,
         note,

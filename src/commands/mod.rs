@@ -5,17 +5,29 @@
 
 pub mod backup;
 pub mod bring_back;
+pub mod bundle;
+pub mod changes;
 pub mod contents;
 pub mod doctor;
 pub mod init;
+pub mod keys;
+pub mod lifecycle;
+pub mod lineage;
 pub mod list;
+pub mod listing;
 pub mod members;
 pub mod opened;
+pub mod patch_spool;
+pub mod plan;
+pub mod prune;
 pub mod read_ahead;
+pub mod remember;
 pub mod restore;
+pub mod secret_set;
 pub mod session;
 pub mod snapshots;
 pub mod sources;
+pub mod state_archive;
 pub mod write_archive;
 
 /// Something a person may want to know while a command runs.

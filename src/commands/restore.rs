@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::bring_back::{Goal, Plan};
 use super::opened::{Opened, keep_further_names, open};
 use super::session::{Configured, Keys, configuration, signing_key};
-use super::snapshots::{self, Found, Standing, Wanted, choose};
+use super::snapshots::{self, Choice, Found, Standing, Wanted, choose};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
@@ -87,6 +87,8 @@ pub struct Done {
     pub bytes: u64,
     /// What the snapshot lacks, with the reasons.
     pub missing: Vec<String>,
+    /// What the snapshot lacks and an older one has, which was restored instead.
+    pub older: Vec<String>,
     /// What the target or this user could not hold: kind and number of entries.
     pub not_held: Vec<(&'static str, u64)>,
     /// What differs at the target, of a dry run.
@@ -121,6 +123,12 @@ impl Report for Done {
         for (kind, n) in &self.not_held {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
+        if !self.older.is_empty() {
+            out.push_str(&format!(
+                "{} could not be read when the snapshot was made, and came from older ones:\n",
+                count_text(self.older.len() as u64, "path")
+            ));
+        }
         if !self.missing.is_empty() {
             out.push_str(&format!(
                 "{} could not be read when the snapshot was made:\n",
@@ -131,7 +139,7 @@ impl Report for Done {
     }
 
     fn problems(&self) -> Vec<String> {
-        let missing = self.missing.iter().map(|line| format!("missing: {line}"));
+        let missing = self.older.iter().chain(&self.missing).map(|line| format!("missing: {line}"));
         let lost = |id| format!("missing: secrets bundle {id}, which the snapshot names, is not on the store");
         missing.chain(self.lost_bundle.iter().map(lost)).collect()
     }
@@ -162,7 +170,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     }
     let found = snapshots::load(&store, &series, key.as_ref())?;
     warn(&found, world.now(), events);
-    let mut archives = open_archives(args, &wanted, &store, &found, &mut keys, events)?;
+    let mut archives = open_archives(world, args, &wanted, &store, &found, &mut keys, events)?;
     if let [state, secrets] = &mut archives[..] {
         keep_further_names(state, &secrets.tree)?;
     }
@@ -180,7 +188,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     } else {
         plan.carry_out(world, &store, &limits, events)?;
     }
-    let id = |archive| archives.iter().find(|a| a.commit.archive == archive).map(|a| a.commit.id.to_string());
+    let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
     Ok(Done {
         series,
@@ -194,6 +202,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         replaced: totals.replaced,
         bytes: totals.bytes,
         missing: plan.missing(),
+        older: plan.older(),
         not_held: limits.counts(),
         different: if args.dry_run { plan.different() } else { Vec::new() },
         dry_run: args.dry_run,
@@ -203,10 +212,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 
 /// The bundle that a restored state archive names, where neither it nor a newer one was there to restore.
 fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
-    let state = archives.iter().find(|a| a.commit.archive == Archive::State)?;
-    let bundle = state.commit.bundle.as_ref()?;
+    let state = archives.iter().find(|a| a.commit().archive == Archive::State)?;
+    let bundle = state.commit().bundle.as_ref()?;
     let named = |f: &Found| f.place.archive == Archive::Secrets && f.place.id == bundle.id && f.verified().is_some();
-    let newer = archives.iter().any(|a| a.commit.archive == Archive::Secrets && a.commit.seq > state.commit.seq);
+    let newer = archives.iter().any(|a| a.commit().archive == Archive::Secrets && a.commit().seq > state.commit().seq);
     (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
@@ -253,6 +262,7 @@ fn warn(found: &[Found], now: i64, events: &mut Events<'_>) {
 }
 
 fn open_archives(
+    world: &World,
     args: &Args,
     wanted: &Wanted,
     store: &Store,
@@ -262,26 +272,26 @@ fn open_archives(
 ) -> Result<Vec<Opened>> {
     let mut archives = Vec::new();
     if !args.secrets_only {
-        let state = choose(found, Archive::State, wanted, args.allow_unsigned)?;
-        say_unsigned(state, events);
-        archives.push(open(store, state, keys.identities(Which::State)?)?);
+        let state = choose(found, Archive::State, wanted, args.allow_unsigned, world.now())?;
+        say(&state, events);
+        archives.push(open(store, found, &state.chain, args.allow_unsigned, keys.identities(Which::State)?)?);
     }
     if !args.no_secrets {
         // The newest keys are wanted even with an old state: those of that day were rotated since.
         let which = if args.secrets_only { wanted } else { &Wanted::Latest };
-        match choose(found, Archive::Secrets, which, args.allow_unsigned) {
+        match choose(found, Archive::Secrets, which, args.allow_unsigned, world.now()) {
             Ok(bundle) => {
-                say_unsigned(bundle, events);
+                say(&bundle, events);
                 let identities = keys.identities(Which::Secrets).map_err(|e| {
                     Error::new(e.kind(), e.to_string())
                         .because(e)
                         .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets")
                 })?;
-                archives.push(open(store, bundle, identities)?);
+                archives.push(open(store, found, &bundle.chain, args.allow_unsigned, identities)?);
             }
             // An agent without secrets has no bundle; that is no reason to keep its state from it.
             Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {
-                let promised = archives.iter().any(|a| a.commit.bundle.is_some());
+                let promised = archives.iter().any(|a| a.commit().bundle.is_some());
                 let text = "there is no secrets bundle on the store".to_owned();
                 events(if promised { Event::Warning(text) } else { Event::Note(text) });
             }
@@ -291,8 +301,12 @@ fn open_archives(
     Ok(archives)
 }
 
-fn say_unsigned(found: &Found, events: &mut Events<'_>) {
-    if found.verified().is_none() {
+/// Says what was passed over, and what is restored though nobody vouches for it.
+fn say(choice: &Choice<'_>, events: &mut Events<'_>) {
+    for line in &choice.skipped {
+        events(Event::Warning(line.clone()));
+    }
+    for found in choice.chain.iter().filter(|f| f.verified().is_none()) {
         let dir = found.place.directory();
         events(Event::Warning(format!("{dir} does not verify, and is restored because of --allow-unsigned")));
     }

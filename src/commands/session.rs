@@ -75,10 +75,18 @@ pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
     SigningKey::from_text(text)
 }
 
+/// A kit, or whatever else holds identities, that was found.
+struct Held {
+    /// The name of its source.
+    source: String,
+    /// The archive that it is for, if the source holds the identity of one.
+    only: Option<Which>,
+    kit: Kit,
+}
+
 /// What a kit, or whatever else holds identities, can do.
 pub struct Keys {
-    /// The kits that were found, with the names of their sources.
-    kits: Vec<Kit>,
+    kits: Vec<Held>,
     /// What was tried and gave nothing.
     found: Vec<(Which, Found)>,
 }
@@ -92,15 +100,24 @@ impl Keys {
         let credentials = world.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let env = world.var("LIFEBOAT_IDENTITY").and_then(|v| v.to_str()).map(SecretString::from);
         let mut keys = Keys { kits: Vec::new(), found: Vec::new() };
+        // What was named holds whatever it holds; any other source was asked for the identity of one archive.
+        let named = file.is_some() || env.is_some();
         for which in wanted {
             let setting = config.map_or(String::new(), |c| setting(world, c, *which));
             let series = config.map_or("", |c| c.name.as_str());
             let env = env.clone();
-            let sources =
-                identity::Sources { file, env, credentials_dir: credentials.as_deref(), setting: &setting, series };
+            let sources = identity::Sources {
+                file,
+                env,
+                credentials_dir: credentials.as_deref(),
+                setting: &setting,
+                series,
+                attended: world.terminal,
+            };
             let mut found = identity::find(&sources, *which);
             for (name, text) in std::mem::take(&mut found.texts) {
-                keys.kits.push(read_kit(world, &name, &text)?);
+                let kit = read_kit(world, &name, &text)?;
+                keys.kits.push(Held { source: name, only: (!named).then_some(*which), kit });
             }
             // A file that was named and cannot be used is what is wrong, whatever else turns out to be.
             if file.is_some() && keys.kits.is_empty() && found.tried.iter().any(|(_, e)| e.kind() != Kind::NoIdentity) {
@@ -119,7 +136,7 @@ impl Keys {
     /// # Errors
     /// [`Kind::NoIdentity`], naming every source that was tried and why it failed.
     pub fn identities(&mut self, which: Which) -> Result<Identities> {
-        let texts: Vec<&SecretString> = self.kits.iter().flat_map(|k| k.identities(which)).collect();
+        let texts = self.texts(which);
         if !texts.is_empty() {
             return Identities::parse(texts);
         }
@@ -133,12 +150,31 @@ impl Keys {
 
     /// Whether anything was found for the archive.
     pub fn has(&self, which: Which) -> bool {
-        self.kits.iter().any(|k| !k.identities(which).is_empty())
+        !self.texts(which).is_empty()
+    }
+
+    /// The identities that were found for the archive, and may be tried on it.
+    pub fn texts(&self, which: Which) -> Vec<&SecretString> {
+        self.held_for(which).flat_map(|h| h.kit.identities(which)).collect()
+    }
+
+    /// The sources in which [`Keys::texts`] were found.
+    pub fn sources(&self, which: Which) -> Vec<&str> {
+        self.held_for(which).filter(|h| !h.kit.identities(which).is_empty()).map(|h| h.source.as_str()).collect()
+    }
+
+    /// The sources that gave nothing for the archive, each with its reason.
+    pub fn misses(&self, which: Which) -> Vec<String> {
+        self.found.iter().filter(|(w, _)| *w == which).flat_map(|(_, found)| found.reasons()).collect()
+    }
+
+    fn held_for(&self, which: Which) -> impl Iterator<Item = &Held> {
+        self.kits.iter().filter(move |held| held.only.is_none_or(|only| only == which))
     }
 
     /// The series and store a kit names.
     pub fn kit(&self) -> Option<&Kit> {
-        self.kits.iter().find(|k| !k.series.is_empty() || !k.store.is_empty())
+        self.kits.iter().map(|held| &held.kit).find(|k| !k.series.is_empty() || !k.store.is_empty())
     }
 
     /// The key that signatures are checked with, as far as a kit holds it.
@@ -146,7 +182,7 @@ impl Keys {
     /// # Errors
     /// When the kit's key is malformed.
     pub fn public_key(&self) -> Result<Option<PublicKey>> {
-        let text = self.kits.iter().find_map(|k| k.signing_public.as_ref());
+        let text = self.kits.iter().find_map(|held| held.kit.signing_public.as_ref());
         text.map(|t| PublicKey::from_text(t)).transpose()
     }
 }

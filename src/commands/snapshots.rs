@@ -49,6 +49,15 @@ impl Found {
         }
     }
 
+    /// The commit, if it verifies, or nobody asks for that.
+    pub fn usable(&self, allow_unsigned: bool) -> Option<&Commit> {
+        match &self.standing {
+            Standing::Verified(commit) => Some(commit),
+            Standing::Unverified { commit: Some(commit), .. } if allow_unsigned => Some(commit),
+            _ => None,
+        }
+    }
+
     /// What the listing shows to be wrong with the objects of a verified commit.
     pub fn damage(&self) -> Option<String> {
         let commit = self.verified()?;
@@ -94,6 +103,14 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
             .then_with(|| (&a.place.id, a.place.archive.word()).cmp(&(&b.place.id, b.place.archive.word())))
     });
     Ok(out)
+}
+
+/// One archive, judged by its commit and signature alone; its objects are not listed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn look_at(store: &Store, key: &PublicKey, place: Place) -> Result<Found> {
+    judge(store, Some(key), place, BTreeMap::new())
 }
 
 fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
@@ -195,17 +212,27 @@ fn parse_time(text: &str, now: i64) -> Option<i64> {
     (ago == "ago" && words.next().is_none()).then(|| now.saturating_sub(number.saturating_mul(unit)))
 }
 
-/// Chooses an archive. Without `allow_unsigned` only verified ones count.
+/// What was chosen to be restored.
+pub struct Choice<'a> {
+    /// The archive, its parent, and so on to a full.
+    pub chain: Vec<&'a Found>,
+    /// Newer snapshots that were passed over since their chains are broken, one sentence each.
+    pub skipped: Vec<String>,
+}
+
+/// Chooses an archive and its chain. Without `allow_unsigned` only verified ones count. A snapshot whose chain is broken
+/// is passed over, unless it was named.
 ///
 /// # Errors
-/// [`Kind::NotThere`] when there is none, [`Kind::Damaged`] when there are only ones that do not verify, [`Kind::Usage`]
-/// when an abbreviation is ambiguous.
-pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_unsigned: bool) -> Result<&'a Found> {
-    let usable = |f: &Found| match &f.standing {
-        Standing::Verified(_) => true,
-        Standing::Unverified { commit, .. } => allow_unsigned && commit.is_some(),
-        Standing::Incomplete => false,
-    };
+/// [`Kind::NotThere`] when there is none, or one that was named has expired, [`Kind::Damaged`] when there are only ones
+/// that do not verify or whose chain is broken, [`Kind::Usage`] when an abbreviation is ambiguous.
+pub fn choose<'a>(
+    found: &'a [Found],
+    archive: Archive,
+    wanted: &Wanted,
+    allow_unsigned: bool,
+    now: i64,
+) -> Result<Choice<'a>> {
     let of_kind: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive).collect();
     let matching: Vec<&Found> = of_kind
         .iter()
@@ -216,7 +243,7 @@ pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_u
             Wanted::Before(time) => f.place.id.unix_seconds() <= *time,
         })
         .collect();
-    let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| usable(f)).collect();
+    let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| f.usable(allow_unsigned).is_some()).collect();
     // Pinned copies are the same snapshot once more, and anybody can put one beside it that lacks its volumes.
     candidates.sort_by_key(|f| (seq(f), f.place.id.clone(), f.damage().is_none(), !f.place.is_pinned()));
     if let Wanted::Id(text) = wanted {
@@ -227,7 +254,115 @@ pub fn choose<'a>(found: &'a [Found], archive: Archive, wanted: &Wanted, allow_u
                 .hint("write more of it; `lifeboat list` shows the ids"));
         }
     }
-    candidates.pop().ok_or_else(|| none(&matching, of_kind.len(), archive))
+    let mut skipped: Vec<String> = Vec::new();
+    let mut broken: Option<Broken> = None;
+    let mut lost: Vec<SnapshotId> = Vec::new();
+    for candidate in candidates.into_iter().rev() {
+        if lost.contains(&candidate.place.id) {
+            // What others need and is damaged has been named.
+            continue;
+        }
+        match chain(found, candidate, allow_unsigned, now) {
+            Ok(chain) => return Ok(Choice { chain, skipped }),
+            Err(why) => {
+                let line = why.line();
+                if !skipped.contains(&line) {
+                    skipped.push(line);
+                }
+                lost.push(why.needs.clone());
+                broken.get_or_insert(why);
+            }
+        }
+    }
+    Err(broken.map_or_else(|| none(&matching, of_kind.len(), archive), |broken| broken.error()))
+}
+
+/// A chain that lacks a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The archive that it needs.
+    pub needs: SnapshotId,
+    /// What is wrong with that.
+    pub why: String,
+    /// Whether its time is over, so that nothing but age is to blame.
+    pub expired: bool,
+}
+
+impl Broken {
+    /// Why the snapshot is passed over.
+    fn line(&self) -> String {
+        let Broken { id, needs, why, expired } = self;
+        let word = if *expired { "expired" } else { "damaged" };
+        format!("snapshot {id} is skipped as {word}: it needs {needs}, which {why}")
+    }
+
+    fn error(&self) -> Error {
+        let Broken { id, needs, why, expired } = self;
+        if *expired {
+            return Error::not_there(format!("snapshot {id} has expired: it needs {needs}, which {why}"))
+                .hint("`lifeboat list` shows what can be restored");
+        }
+        Error::damaged(format!("snapshot {id} cannot be restored: it needs {needs}, which {why}"))
+            .hint("another snapshot may be whole: `lifeboat list` shows them")
+    }
+}
+
+/// The chain of an archive: itself, its parent, and so on to a full.
+///
+/// # Errors
+/// [`Broken`], naming the first member that is not there or is not the one that its child names.
+pub fn chain<'a>(
+    found: &'a [Found],
+    first: &'a Found,
+    allow_unsigned: bool,
+    now: i64,
+) -> std::result::Result<Vec<&'a Found>, Broken> {
+    let mut out = vec![first];
+    let mut child = first;
+    while let Some(parent) = child.usable(allow_unsigned).and_then(|c| c.parent.as_ref()) {
+        let broken =
+            |why: String, expired| Broken { id: first.place.id.clone(), needs: parent.id.clone(), why, expired };
+        let damage = |why: &str| Err(broken(why.to_owned(), false));
+        let same = |f: &&Found| f.place.archive == first.place.archive && f.place.id == parent.id;
+        let there: Vec<&Found> = found.iter().filter(same).collect();
+        let usable = there.iter().copied().filter(|f| f.usable(allow_unsigned).is_some());
+        let named: Vec<&Found> = usable.clone().filter(|f| f.commit_sha256 == parent.sha256).collect();
+        // A pinned copy is as good as the original, and may outlive it.
+        let best =
+            named.into_iter().max_by_key(|f| (f.damage().is_none(), f.verified().is_some(), !f.place.is_pinned()));
+        let Some(best) = best else {
+            if usable.count() > 0 {
+                return damage("is another one on the store than the one it was made on");
+            }
+            if there.iter().any(|f| matches!(f.standing, Standing::Unverified { .. })) {
+                return damage("does not verify");
+            }
+            let ends = ends_of(found, parent, child, allow_unsigned);
+            let text = if ends <= now { "is past the end of its life" } else { "is not in the store" };
+            return Err(broken(text.to_owned(), ends <= now));
+        };
+        if seq(best) >= seq(child) {
+            return damage("says that it is the newer one of the two");
+        }
+        if let Some(damage) = best.damage() {
+            return Err(broken(format!("is damaged: {damage}"), false));
+        }
+        out.push(best);
+        child = best;
+    }
+    Ok(out)
+}
+
+/// When the life of an archive that is not there was over, in Unix seconds: as the archive after it says, else that of
+/// its child, which does not live longer.
+fn ends_of(found: &[Found], gone: &Reference, child: &Found, allow_unsigned: bool) -> i64 {
+    let commits = found.iter().filter_map(|f| f.usable(allow_unsigned));
+    let said = commits.filter_map(|c| c.prev.as_ref()).find(|p| p.id == gone.id && p.sha256 == gone.sha256);
+    let life = said.and_then(|p| p.life).or_else(|| child.usable(allow_unsigned).map(|c| c.life)).unwrap_or(0);
+    let life = i64::try_from(life).unwrap_or(i64::MAX);
+    gone.id.unix_seconds().saturating_add(life.saturating_mul(DAY_SECONDS))
 }
 
 fn seq(found: &Found) -> u64 {
@@ -252,9 +387,6 @@ fn none(matching: &[&Found], of_kind: usize, archive: Archive) -> Error {
                 why.advice()
                     .unwrap_or("check that the kit belongs to this series; --allow-unsigned restores it all the same"),
             )
-        }
-        None if !matching.is_empty() => {
-            Error::not_there(format!("the only {} there is was never finished", archive.name()))
         }
         None if !matching.is_empty() => {
             Error::not_there(format!("the only {} there is was never finished", archive.name()))

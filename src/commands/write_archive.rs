@@ -5,21 +5,25 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::members::{Members, Outcome};
+use super::changes::{Changes, Places};
+use super::listing::{Listing, Unlisted};
+use super::members::{Blocks, Members, Outcome};
+use super::plan::Plan;
+use super::remember::Seen;
 use super::session::{sha256, sign_commit};
 use super::{Event, Events};
 use crate::error::{At as _, Error, Result};
-use crate::host::catalog::Catalog;
+use crate::host::catalog::{Catalog, Transaction};
+use crate::host::database::Checks;
 use crate::host::scan::{Scan, Source};
 use crate::host::store::Store;
 use crate::host::world::{World, private_dir};
 use crate::model::commit::{Commit, Object, Reference};
 use crate::model::config::Config;
-use crate::model::entry::{Entry, Kind};
-use crate::model::manifest::{self, Counts, Header, PathName, Skipped, hex};
+use crate::model::entry::Entry;
+use crate::model::manifest::{self, Counts, Header, PathName, Skipped};
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
-use crate::model::tree::{Index, NONE, Tree};
-use crate::model::tree_digest::TreeDigest;
+use crate::model::tree::NONE;
 use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
 use crate::stream::manifest_file::{self, Lines};
@@ -39,7 +43,7 @@ pub struct Run<'a> {
     /// Who signs.
     pub key: &'a SigningKey,
     /// What this host knows of itself.
-    pub catalog: &'a mut Catalog,
+    pub catalog: &'a Catalog,
     /// Where from.
     pub sources: &'a [Source],
     /// As the manifest lists them.
@@ -64,10 +68,26 @@ pub struct Terms {
     pub life: u64,
     /// What orders it.
     pub seq: u64,
+    /// Incrementals: what it is made against.
+    pub parent: Option<Reference>,
     /// The one before it.
     pub prev: Option<Reference>,
     /// State: the newest secrets bundle.
     pub bundle: Option<Reference>,
+}
+
+/// What is known about the state besides the scan.
+pub struct StateWork<'a> {
+    /// Where everything is in the tree.
+    pub places: &'a Places,
+    /// What differs from what the catalog knows.
+    pub changes: &'a Changes,
+    /// What an incremental holds; nothing for a full.
+    pub plan: Option<&'a mut Plan>,
+    /// The transaction in which the catalog learns of all this.
+    pub transaction: Transaction<'a>,
+    /// How databases are looked at.
+    pub checks: Checks,
 }
 
 /// An archive that counts.
@@ -91,35 +111,55 @@ impl Committed {
     }
 }
 
-/// Writes one archive and commits it.
+/// Writes one archive and commits it. `state` is there for the state archive.
 ///
 /// # Errors
 /// When anything of it could not be stored; nothing of it counts then.
-pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Events<'_>) -> Result<Committed> {
+pub fn write<'a>(
+    run: &Run<'a>,
+    terms: Terms,
+    scan: &mut Scan,
+    mut state: Option<StateWork<'a>>,
+    events: &mut Events<'_>,
+) -> Result<Committed> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|e| Error::failed("no random numbers to be had").because(e))?;
     let id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let parent = terms.parent.as_ref().map(|p| p.id.clone());
     let place = match &terms.tier {
-        Some(tier) => Place::state(tier, &run.config.name, &id),
+        Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &run.config.name, &id) },
         None => Place::secrets(&run.config.name, &id),
     };
     let recipients = recipients(run.config, terms.archive)?;
-    let options = options(run.config, terms.archive);
+    let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
+    let options = options(run.config, terms.archive, bytes);
     let put = |name: &str, bytes: Bytes| {
         run.world.check_stop()?;
         run.store.put(&place.object(name), bytes).map(|_| ())
     };
     let ((outcome, listing, lines), written) = archive_writer::write(&options, &recipients, &put, |tar| {
-        let members = Members::new(run.world, terms.archive, &mut *scan, run.sources, run.staging, &mut *events);
+        let checks = state.as_ref().map(|state| state.checks);
+        let plan = state.as_mut().and_then(|state| state.plan.as_deref_mut());
+        let mut members =
+            Members::new(run.world, terms.archive, &mut *scan, run.sources, run.staging, plan, &mut *events);
+        if let Some(checks) = checks {
+            members.checks = checks;
+            members.blocks = Some(Blocks { catalog: run.catalog, seq: terms.seq });
+        }
         let outcome = members.write(tar)?;
         tar.finish()?;
         // The last frames are still being compressed and stored.
         let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
-        let read = |i: Index| contents.entry(&scan.tree, i);
         let mut lines = Lines::new(kept(terms.archive, run.staging)?).map_err(lost)?;
         let each = &mut |path: &[u8], entry: &Entry| lines.add(path, entry);
-        let listing = Listing::of(&scan.tree, terms.archive, &read, each).map_err(lost)?;
-        Ok((outcome, listing, lines.finish().map_err(lost)?))
+        let listing = match state.as_ref().and_then(|s| s.plan.as_deref().map(|plan| (plan, s.places))) {
+            Some((plan, places)) => {
+                let unlisted = Unlisted::of(scan, places, plan, run.catalog)?;
+                Listing::of_increment(scan, plan, contents, &unlisted, each)
+            }
+            None => Listing::of(&scan.tree, terms.archive, &|i| contents.entry(&scan.tree, i), each),
+        };
+        Ok((outcome, listing.map_err(lost)?, lines.finish().map_err(lost)?))
     })?;
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
@@ -130,7 +170,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         seq: terms.seq,
         tier: terms.tier.clone(),
         generation: terms.tier.is_some().then(|| terms.generation.as_ref().unwrap_or(&id).to_string()),
-        parent: None,
+        parent: parent.as_ref().map(ToString::to_string),
         program: PROGRAM.to_owned(),
         started: clock_text(run.started),
         finished: clock_text(run.world.now()),
@@ -151,6 +191,25 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
     run.store.put_chunks(&place.object(MANIFEST), manifest)?;
+    if let Some(StateWork { places, changes, plan, transaction, .. }) = state {
+        let plan = plan.as_deref();
+        let seen = Seen {
+            scan,
+            places,
+            changes,
+            plan,
+            contents: outcome.contents.as_ref(),
+            databases: &outcome.database_entries,
+            seq: terms.seq,
+        };
+        seen.remember(run.catalog)?;
+        if plan.is_none_or(|plan| plan.changed) {
+            run.catalog.set_fact(LAST_CHANGE, &terms.seq.to_string())?;
+        }
+        // Before the commit: should that never be put, then what is known here is later than every parent, and is told
+        // again. After it, a crash in between would leave a parent whose content is not known.
+        transaction.commit()?;
+    }
     let commit = Commit {
         archive: terms.archive,
         series: run.config.name.clone(),
@@ -159,7 +218,7 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
         generation: terms.tier.is_some().then(|| terms.generation.unwrap_or_else(|| id.clone())),
         tier: terms.tier,
         life: terms.life,
-        parent: None,
+        parent: terms.parent.map(|parent| Reference { life: None, ..parent }),
         prev: terms.prev,
         bundle: terms.bundle,
         suspicious: None,
@@ -169,6 +228,9 @@ pub fn write(run: &mut Run<'_>, terms: Terms, scan: &mut Scan, events: &mut Even
     let sha256 = commit_it(run, &place, &commit)?;
     Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
 }
+
+/// The fact under which the catalog keeps the seq of the last run that saw anything change.
+pub const LAST_CHANGE: &str = "last change";
 
 /// A place that is written once and then read from the start.
 trait Kept: std::io::Write {
@@ -214,10 +276,17 @@ fn measure(chunks: &[Bytes]) -> (u64, [u8; 32]) {
     (chunks.iter().map(|c| c.len() as u64).sum(), hasher.finalize().into())
 }
 
-fn options(config: &Config, archive: Archive) -> Options {
+/// The zstd level of incrementals: there is little of them, and they are kept for long.
+const INCREMENT_LEVEL: i32 = 9;
+/// An incremental of more bytes is compressed like a full.
+const INCREMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// How an archive is written; an incremental holds about `increment` bytes.
+fn options(config: &Config, archive: Archive, increment: Option<u64>) -> Options {
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let level = config.archive.level;
     Options {
-        level: config.archive.level,
+        level: if increment.is_some_and(|b| b <= INCREMENT_BYTES_MAX) { level.max(INCREMENT_LEVEL) } else { level },
         check: config.archive.check_frames,
         workers,
         uploads: 1,
@@ -256,58 +325,14 @@ fn sources_of(described: &[manifest::Source], scan: &Scan, archive: Archive) -> 
     all.filter(|(n, _)| archive == Archive::Secrets || !of_secrets(*n)).map(|(_, source)| source.clone()).collect()
 }
 
-/// What a manifest lists, in order, and its digest.
-pub struct Listing {
-    /// How many of each kind.
-    pub counts: Counts,
-    /// Bytes of content.
-    pub bytes: u64,
-    /// The tree digest.
-    pub digest: String,
-}
-
-impl Listing {
-    /// Lists the entries of `archive` and shows each, ascending bytewise by path.
-    ///
-    /// # Errors
-    /// Those of `read`, which gives the whole entry, and of `each`.
-    pub fn of(
-        tree: &Tree,
-        archive: Archive,
-        read: &dyn Fn(Index) -> std::io::Result<Entry>,
-        each: &mut dyn FnMut(&[u8], &Entry) -> std::io::Result<()>,
-    ) -> std::io::Result<Listing> {
-        let mut order = tree.sorted();
-        order.retain(|i| tree.node(*i).archive == archive && tree.node(*i).kind != Kind::Deleted);
-        let (mut counts, mut bytes, mut digest) = (Counts::default(), 0, TreeDigest::new());
-        // A hard link stands behind its file, whose path is the least of its names.
-        let mut linked: std::collections::HashMap<Vec<u8>, Entry> = std::collections::HashMap::new();
-        let targets: std::collections::HashSet<&[u8]> =
-            order.iter().filter(|i| tree.node(**i).kind == Kind::Hardlink).map(|i| tree.target(*i)).collect();
-        for index in &order {
-            let (path, entry) = (tree.path(*index), read(*index)?);
-            counts.add(entry.kind);
-            bytes += if entry.kind == Kind::File { entry.size } else { 0 };
-            let file = linked.get(&entry.target).filter(|_| entry.kind == Kind::Hardlink);
-            digest.add(&path, &entry, file.unwrap_or(&entry));
-            each(&path, &entry)?;
-            if targets.contains(&path[..]) {
-                linked.insert(path, entry);
-            }
-        }
-        drop(targets);
-        Ok(Listing { counts, bytes, digest: digest.finish() })
-    }
-}
-
 /// Makes an archive count. Commit and signature are durable here before they are put, so that whoever goes on after a
 /// crash puts the very same bytes.
-fn commit_it(run: &mut Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> {
+fn commit_it(run: &Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> {
     let text = commit.render();
     let signature = sign_commit(run.key, commit, &text)?;
     let pending = Pending::write(&run.world.state_dir(&run.config.name), run.store, place, &text, &signature)?;
     run.world.check_stop()?;
-    pending.finish(run.store, run.catalog)
+    pending.finish(run.store, run.catalog, run.world.now())
 }
 
 /// A commit that is signed and may not be on the store yet.
@@ -399,12 +424,12 @@ impl Pending {
     ///
     /// # Errors
     /// When the store or the catalog cannot be written; the file stays for the next run.
-    pub fn finish(self, store: &Store, catalog: &mut Catalog) -> Result<[u8; 32]> {
+    pub fn finish(self, store: &Store, catalog: &Catalog, now: i64) -> Result<[u8; 32]> {
         let commit = Commit::parse(&self.text)?;
         let sha256 = sha256(self.text.as_bytes());
         store.put(&self.place.object(SIGNATURE), self.signature.into_bytes())?;
         store.put(&self.place.object(COMMIT), self.text.into_bytes())?;
-        catalog.record(&commit, &hex(&sha256))?;
+        catalog.record(&commit, &sha256, now)?;
         std::fs::remove_file(&self.file).at("remove", &self.file)?;
         Ok(sha256)
     }
@@ -415,13 +440,7 @@ impl Pending {
 ///
 /// # Errors
 /// When the pending files or the store cannot be read or written: the next run tries again.
-pub fn settle(
-    world: &World,
-    series: &str,
-    store: &Store,
-    catalog: &mut Catalog,
-    events: &mut Events<'_>,
-) -> Result<()> {
+pub fn settle(world: &World, series: &str, store: &Store, catalog: &Catalog, events: &mut Events<'_>) -> Result<()> {
     for pending in Pending::all(&world.state_dir(series))? {
         let name = pending.place.directory();
         let obstacle = if pending.store == store.name() {
@@ -436,7 +455,7 @@ pub fn settle(
             )));
             continue;
         }
-        pending.finish(store, catalog)?;
+        pending.finish(store, catalog, world.now())?;
         events(Event::Note(format!("finished {name}, which an earlier run had written and signed")));
     }
     Ok(())

@@ -1,20 +1,57 @@
-//! The catalog: a local SQLite cache of what this host last wrote. Never needed for a restore; lost, it costs a look at
-//! the store and a full.
+//! The catalog: a local SQLite cache of what this host last saw and stored. Never needed for a restore; lost, damaged,
+//! rolled back or copied from elsewhere it costs a look at the store and a full.
+//!
+//! What is known of entries may be newer than the last snapshot that counts, and does no harm then: everything carries
+//! the number of the run that saw it change, and no snapshot that lacks the change has a number as high. What makes a
+//! snapshot a parent is its row, which is written after its commit is on the store.
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use crate::error::{Error, Result};
 use crate::model::commit::{Commit, Reference};
 use crate::model::manifest::unhex;
 use crate::model::store_key::{Archive, SnapshotId};
+use crate::model::tiers::Past;
+
+mod entries;
+
+pub use entries::{BlockRows, Grave, Records};
 
 /// The schema this program writes. An older or newer catalog is put aside and made anew.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
+
+/// How many snapshots of one tier are remembered: the quarter hours of three weeks.
+const SNAPSHOTS_MAX: i64 = 2000;
+
+const TABLES: &str = "begin;
+    create table snapshot(
+      archive text not null, id text not null, seq integer not null unique, tier text, generation text,
+      life integer not null, parent text, commit_sha256 text not null, committed integer not null,
+      stored integer not null, whole integer not null, suspicious integer not null,
+      primary key (archive, id)) strict;
+    create table rack(path blob not null, part integer not null, data blob not null, primary key (path, part))
+      strict, without rowid;
+    create table block_row(file blob not null, number integer not null, data blob not null,
+      primary key (file, number)) strict, without rowid;
+    create table grave(path blob not null, died integer not null, born integer not null, changed integer not null,
+      size integer not null, blake3 blob, primary key (path, died)) strict, without rowid;
+    create table fact(key text primary key, value text not null) strict, without rowid;
+    pragma user_version = 2;
+    commit;";
 
 /// An open catalog.
 pub struct Catalog(Connection);
+
+/// A state snapshot that this host wrote, or that it found on the store and verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What decides about those to come.
+    pub past: Past,
+    /// SHA-256 of its commit.
+    pub sha256: [u8; 32],
+}
 
 impl Catalog {
     /// Opens the catalog in `dir`, or makes it. One that cannot be used is put aside, since it is only a cache.
@@ -26,12 +63,7 @@ impl Catalog {
         if let Ok(Some(catalog)) = Self::try_open(&path) {
             return Ok(catalog);
         }
-        for suffix in ["", "-wal", "-shm"] {
-            let mut name = path.clone().into_os_string();
-            name.push(suffix);
-            // What is not there need not be removed, and what cannot be removed shows in the next step.
-            drop(std::fs::remove_file(name));
-        }
+        Self::discard(dir);
         match Self::try_open(&path) {
             Ok(Some(catalog)) => Ok(catalog),
             Ok(None) => Err(cannot().hint("remove it: a new one is made")),
@@ -39,10 +71,20 @@ impl Catalog {
         }
     }
 
+    /// Removes the catalog in `dir`. What is not there need not be removed, and what cannot be shows when it is opened.
+    pub fn discard(dir: &Path) {
+        for suffix in ["", "-wal", "-shm"] {
+            drop(std::fs::remove_file(dir.join(format!("catalog.sqlite{suffix}"))));
+        }
+    }
+
     fn try_open(path: &Path) -> rusqlite::Result<Option<Catalog>> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "wal")?;
-        db.pragma_update(None, "synchronous", "normal")?;
+        // A catalog that forgets what it recorded would have to be told from another machine's.
+        db.pragma_update(None, "synchronous", "full")?;
+        // What became secret must not stay readable in what is free.
+        db.pragma_update(None, "secure_delete", "on")?;
         let version: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
         match version {
             0 => {
@@ -50,16 +92,7 @@ impl Catalog {
                 if tables > 0 {
                     return Ok(None);
                 }
-                db.execute_batch(
-                    "begin;
-                     create table snapshot(
-                       archive text not null, id text not null, seq integer not null unique, tier text,
-                       generation text, life integer not null, parent text, commit_sha256 text not null,
-                       suspicious integer not null default 0,
-                       primary key (archive, id)) strict;
-                     pragma user_version = 1;
-                     commit;",
-                )?;
+                db.execute_batch(TABLES)?;
             }
             SCHEMA => {
                 // Reads a row, so that damage shows here and not in the middle of a run.
@@ -70,13 +103,40 @@ impl Catalog {
         Ok(Some(Catalog(db)))
     }
 
-    /// The highest seq that this host has given.
+    /// Whether `error` says that the catalog itself is damaged, so that a new one has to be made.
+    pub fn is_damage(error: &Error) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(error);
+        while let Some(e) = cause {
+            let corrupt = |e: &rusqlite::Error| {
+                matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+                    || matches!(
+                        e,
+                        rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..)
+                    )
+            };
+            if e.downcast_ref::<Damaged>().is_some() || e.downcast_ref::<rusqlite::Error>().is_some_and(corrupt) {
+                return true;
+            }
+            cause = e.source();
+        }
+        false
+    }
+
+    /// Begins the one transaction in which a run records what it saw.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn begin(&self) -> Result<Transaction<'_>> {
+        self.0.execute_batch("begin immediate").map_err(failed)?;
+        Ok(Transaction { catalog: self, open: true })
+    }
+
+    /// The highest seq that this host has given or seen.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub fn last_seq(&self) -> Result<Option<u64>> {
-        let seq: Option<i64> =
-            self.0.query_row("select max(seq) from snapshot", [], |r| r.get(0)).map_err(|e| cannot().because(e))?;
+        let seq: Option<i64> = self.0.query_row("select max(seq) from snapshot", [], |r| r.get(0)).map_err(failed)?;
         Ok(seq.and_then(|s| u64::try_from(s).ok()))
     }
 
@@ -93,7 +153,7 @@ impl Catalog {
                 |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
             )
             .optional()
-            .map_err(|e| cannot().because(e))?;
+            .map_err(failed)?;
         Ok(row.and_then(|(id, sha256, life)| {
             Some(Reference {
                 id: SnapshotId::parse(&id)?,
@@ -112,13 +172,67 @@ impl Catalog {
             .0
             .query_row(
                 "select generation from snapshot where archive = 'state' and generation is not null
-                 order by seq limit 1",
+                 order by seq desc limit 1",
                 [],
                 |r| r.get(0),
             )
             .optional()
-            .map_err(|e| cannot().because(e))?;
+            .map_err(failed)?;
         Ok(id.as_deref().and_then(SnapshotId::parse))
+    }
+
+    /// The state snapshots that are known, in order of seq.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn snapshots(&self) -> Result<Vec<Known>> {
+        let mut statement = self
+            .0
+            .prepare_cached(
+                "select id, seq, committed, tier, generation, parent, life, commit_sha256, stored, whole, suspicious
+                 from snapshot where archive = 'state' order by seq",
+            )
+            .map_err(failed)?;
+        let rows = statement.query_map([], |r| {
+            let id = |text: Option<String>| text.as_deref().and_then(SnapshotId::parse);
+            let past = Past {
+                id: id(r.get(0)?)
+                    .ok_or_else(|| rusqlite::Error::InvalidColumnType(0, "id".into(), rusqlite::types::Type::Text))?,
+                seq: r.get::<_, i64>(1)?.cast_unsigned(),
+                committed: r.get(2)?,
+                tier: r.get::<_, Option<String>>(3)?.unwrap_or_default(),
+                generation: id(r.get(4)?),
+                parent: id(r.get(5)?),
+                life: r.get::<_, i64>(6)?.cast_unsigned(),
+                delta_bytes: r.get::<_, i64>(8)?.cast_unsigned(),
+                whole: r.get(9)?,
+                suspicious: r.get(10)?,
+            };
+            Ok(Known { past, sha256: unhex(&r.get::<_, String>(7)?).unwrap_or_default() })
+        });
+        rows.and_then(Iterator::collect).map_err(failed)
+    }
+
+    /// Notes that a state snapshot is not to be leant on any more.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn lose(&self, id: &SnapshotId) -> Result<()> {
+        let sql = "update snapshot set whole = 0 where archive = 'state' and id = ?";
+        self.0.execute(sql, [id.as_str()]).map(drop).map_err(failed)
+    }
+
+    /// Forgets the oldest snapshots of tiers that have very many.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn thin(&self) -> Result<()> {
+        let sql = "delete from snapshot where (archive, id) in (
+                     select archive, id from (
+                       select archive, id, row_number() over (partition by archive, tier order by seq desc) as n
+                       from snapshot)
+                     where n > ?)";
+        self.0.execute(sql, [SNAPSHOTS_MAX]).map(drop).map_err(failed)
     }
 
     /// Records what another catalog left on the store, all or nothing: whoever finds some of it here takes that for all
@@ -126,42 +240,106 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog cannot be written.
-    pub fn adopt(&mut self, found: &[(&Commit, String)]) -> Result<()> {
-        self.0.execute_batch("begin immediate").map_err(|e| cannot().because(e))?;
-        let adopted = found.iter().try_for_each(|(commit, sha256)| {
+    pub fn adopt(&self, found: &[(&Commit, [u8; 32])]) -> Result<()> {
+        let transaction = self.begin()?;
+        for (commit, sha256) in found {
             let commit = Commit { generation: None, ..(*commit).clone() };
-            self.record(&commit, sha256)
-        });
-        let end = if adopted.is_ok() { "commit" } else { "rollback" };
-        self.0.execute_batch(end).map_err(|e| cannot().because(e))?;
-        adopted
+            self.record(&commit, sha256, commit.id.unix_seconds())?;
+        }
+        transaction.commit()
     }
 
-    /// Records a snapshot whose commit is on the store.
+    /// Records a snapshot whose commit is on the store since `committed`, in Unix seconds.
     ///
     /// # Errors
     /// When the catalog cannot be written.
-    pub fn record(&mut self, commit: &Commit, commit_sha256: &str) -> Result<()> {
-        let seq = i64::try_from(commit.seq).map_err(|e| cannot().because(e))?;
-        let life = i64::try_from(commit.life).map_err(|e| cannot().because(e))?;
+    pub fn record(&self, commit: &Commit, sha256: &[u8; 32], committed: i64) -> Result<()> {
         self.0
             .execute(
-                "insert or replace into snapshot(archive, id, seq, tier, generation, life, parent, commit_sha256)
-                 values (?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert or replace into snapshot(archive, id, seq, tier, generation, life, parent, commit_sha256,
+                 committed, stored, whole, suspicious) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
                 params![
                     commit.archive.word(),
                     commit.id.as_str(),
-                    seq,
+                    signed(commit.seq)?,
                     commit.tier,
                     commit.generation.as_ref().map(SnapshotId::as_str),
-                    life,
+                    signed(commit.life)?,
                     commit.parent.as_ref().map(|p| p.id.as_str()),
-                    commit_sha256,
+                    crate::model::manifest::hex(sha256),
+                    committed,
+                    signed(commit.stored_bytes())?,
+                    commit.suspicious.is_some(),
                 ],
             )
-            .map_err(|e| cannot().because(e))?;
+            .map_err(failed)?;
         Ok(())
     }
+
+    /// Something small that is remembered by name.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn fact(&self, key: &str) -> Result<Option<String>> {
+        self.0.query_row("select value from fact where key = ?", [key], |r| r.get(0)).optional().map_err(failed)
+    }
+
+    /// Remembers something small by name.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn set_fact(&self, key: &str, value: &str) -> Result<()> {
+        let sql = "insert or replace into fact(key, value) values (?, ?)";
+        self.0.execute(sql, [key, value]).map(drop).map_err(failed)
+    }
+}
+
+/// What a run records, all or nothing: dropped, none of it was.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Transaction<'a> {
+    catalog: &'a Catalog,
+    open: bool,
+}
+
+impl Transaction<'_> {
+    /// Makes it last.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn commit(mut self) -> Result<()> {
+        self.catalog.0.execute_batch("commit").map_err(failed)?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            // What cannot be rolled back is when the connection closes.
+            drop(self.catalog.0.execute_batch("rollback"));
+        }
+    }
+}
+
+/// Why a catalog is not to be used any more.
+#[derive(Debug)]
+struct Damaged;
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("what it holds is not what was written")
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+fn signed(number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|e| cannot().because(e))
+}
+
+fn failed(e: rusqlite::Error) -> Error {
+    cannot().because(e)
 }
 
 fn cannot() -> Error {

@@ -124,6 +124,59 @@ impl io::Read for DatabaseCopy {
     }
 }
 
+/// Takes an image page by page while the source is pinned; it may not take its time.
+pub trait Sink {
+    /// What came so far is void: the image comes once more from its start.
+    ///
+    /// # Errors
+    /// Those of whatever keeps it.
+    fn restart(&self) -> Result<()>;
+    /// The next bytes of the image.
+    ///
+    /// # Errors
+    /// Those of whatever keeps them.
+    fn write(&self, bytes: &[u8]) -> Result<()>;
+}
+
+/// What came of streaming a database.
+#[derive(Debug)]
+pub enum Streamed {
+    /// A consistent image went to the sink.
+    Done {
+        /// Its bytes.
+        size: u64,
+        /// What was learned about the content.
+        facts: Box<Facts>,
+    },
+    /// SQLite cannot read it.
+    Raw {
+        /// The reason, for the report.
+        why: String,
+    },
+    /// The file is gone.
+    Vanished,
+}
+
+/// Shows `sink` a consistent image of the database at `path` without keeping one. Only what costs a seek per table is
+/// learned about the content.
+///
+/// # Errors
+/// As [`read`], and those of `sink`.
+pub fn stream(path: &Path, staging: &Path, sink: &dyn Sink) -> Result<Streamed> {
+    let path = std::path::absolute(path).at("read", path)?;
+    let job = Job { path: &path, staging, privacy: Privacy::Open, checks: Checks::Quick, sink: Some(sink) };
+    let _one_at_a_time = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    match job.persist() {
+        Ok(Seen { facts: Some(facts), shape, .. }) => {
+            Ok(Streamed::Done { size: shape.bytes(), facts: Box::new(facts) })
+        }
+        Ok(Seen { facts: None, .. }) => Err(Error::failed("a streamed database has no facts")),
+        Err(Stop::Vanished) => Ok(Streamed::Vanished),
+        Err(Stop::Raw(why) | Stop::Again(why) | Stop::Recover(why)) => Ok(Streamed::Raw { why }),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
 /// Reads a consistent image of the database at `path`, which other processes may be using.
 ///
 /// `staging` is an existing directory on a disk that only this user can enter; whatever is put there is gone
@@ -134,7 +187,7 @@ impl io::Read for DatabaseCopy {
 /// error but [`Image::Raw`].
 pub fn read(path: &Path, staging: &Path, privacy: Privacy, checks: Checks) -> Result<Image> {
     let path = std::path::absolute(path).at("read", path)?;
-    let job = Job { path: &path, staging, privacy, checks };
+    let job = Job { path: &path, staging, privacy, checks, sink: None };
     let seen = {
         let _one_at_a_time = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
         job.persist()
@@ -203,11 +256,11 @@ impl Shape {
 }
 
 /// A database that has been read and let go of.
-struct Seen {
+struct Seen<'a> {
     stat: Metadata,
     wal: Option<Metadata>,
     shape: Shape,
-    spooled: Spooled,
+    spooled: Spooled<'a>,
     /// Taken during the read transaction; `None` when they are to come from the spooled copy.
     facts: Option<Facts>,
 }
@@ -218,11 +271,13 @@ struct Job<'a> {
     staging: &'a Path,
     privacy: Privacy,
     checks: Checks,
+    /// Where the image goes instead of to staging.
+    sink: Option<&'a dyn Sink>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// Attempts until it works, is hopeless, or has taken too long.
-    fn persist(&self) -> Result<Seen, Stop> {
+    fn persist(&self) -> Result<Seen<'a>, Stop> {
         let deadline = Instant::now() + WAIT_MAX;
         let mut pause = Duration::from_millis(5);
         loop {
@@ -236,7 +291,7 @@ impl Job<'_> {
         }
     }
 
-    fn attempt(&self) -> Result<Seen, Stop> {
+    fn attempt(&self) -> Result<Seen<'a>, Stop> {
         match self.attempt_beside_writers(Index::ReadOnly) {
             Err(Stop::Recover(_)) => {}
             end => return end,
@@ -248,7 +303,7 @@ impl Job<'_> {
         }
     }
 
-    fn attempt_beside_writers(&self, index: Index) -> Result<Seen, Stop> {
+    fn attempt_beside_writers(&self, index: Index) -> Result<Seen<'a>, Stop> {
         let probe = Probe::of(self.path)?;
         let (stat, wal) = (probe.stat.clone(), probe.wal.clone());
         let (shape, spooled, facts) = match probe.plan()? {
@@ -260,7 +315,7 @@ impl Job<'_> {
     }
 
     /// Reads through SQLite, beside a live writer.
-    fn in_transaction(&self, mut probe: Probe, index: Index) -> Result<Parts, Stop> {
+    fn in_transaction(&self, mut probe: Probe, index: Index) -> Result<Parts<'a>, Stop> {
         // In WAL mode the probe's lock stays until the connection is closed: as long as it is held, no last
         // writer can remove -wal and -shm, so that opening read-only finds both and creates neither.
         let guard = probe.release_unless_wal(self.path)?;
@@ -275,29 +330,30 @@ impl Job<'_> {
         parts
     }
 
+    /// Whether facts are taken while the source is read: there will be no copy that SQLite could look at.
+    fn at_once(&self) -> bool {
+        self.privacy == Privacy::Secret || self.sink.is_some()
+    }
+
     /// Copies the pages `conn` sees in its open transaction.
-    fn snapshot(&self, conn: &Connection) -> Result<Parts, Stop> {
-        let mut spool = Spool::new(self.staging, self.privacy)?;
+    fn snapshot(&self, conn: &Connection) -> Result<Parts<'a>, Stop> {
+        let mut spool = Spool::new(self)?;
         let shape = connect::pages(conn, self, &mut spool)?;
-        let facts = match self.privacy {
-            Privacy::Open => None,
-            Privacy::Secret => Some(facts::gather(conn, shape, self.checks)),
-        };
+        let facts = self.at_once().then(|| facts::gather(conn, shape, self.checks));
         Ok((shape, spool.finish()?, facts))
     }
 
     /// Copies a WAL database that nobody has open, without a connection.
-    fn plain_bytes(&self, probe: Probe) -> Result<Parts, Stop> {
+    fn plain_bytes(&self, probe: Probe) -> Result<Parts<'a>, Stop> {
         let shape = probe.shape()?;
-        let mut spool = Spool::new(self.staging, self.privacy)?;
+        let mut spool = Spool::new(self)?;
         spool.fill(probe.file()?, shape.bytes(), self.path)?;
-        let facts = match self.privacy {
-            Privacy::Open => None,
-            Privacy::Secret => {
-                let conn = connect::unchanging(self.path)?;
-                connect::pin(&conn)?;
-                Some(facts::gather(&conn, shape, self.checks))
-            }
+        let facts = if self.at_once() {
+            let conn = connect::unchanging(self.path)?;
+            connect::pin(&conn)?;
+            Some(facts::gather(&conn, shape, self.checks))
+        } else {
+            None
         };
         // Under the lock a checkpoint cannot happen without leaving a -wal behind. Where locks do not work, the
         // times of the file are what is left to go by.
@@ -308,7 +364,7 @@ impl Job<'_> {
     }
 
     /// Looks at the spooled copy and hands it out; nothing of the source is in use any more.
-    fn finish(&self, seen: Seen) -> Result<DatabaseCopy, Stop> {
+    fn finish(&self, seen: Seen<'_>) -> Result<DatabaseCopy, Stop> {
         let Seen { stat, wal, shape, spooled, facts } = seen;
         let facts = match (facts, spooled.path()) {
             (Some(facts), _) => facts,
@@ -325,4 +381,4 @@ impl Job<'_> {
 }
 
 /// What an attempt brings home: the shape, the spooled image, and the facts if they had to be taken at once.
-type Parts = (Shape, Spooled, Option<Facts>);
+type Parts<'a> = (Shape, Spooled<'a>, Option<Facts>);

@@ -15,6 +15,7 @@ use super::stage::Stage;
 use crate::error::{Error, Result};
 use crate::model::entry::{Entry, Kind};
 use crate::model::path::printable;
+use crate::model::pieces::{Holders, Piece};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, Tree};
 
@@ -49,19 +50,73 @@ struct Part {
     left: AtomicU64,
 }
 
-/// Takes the content of frames and makes files of it.
-pub struct Extractor<'a> {
-    tree: &'a Tree,
-    /// Which staging directory each entry goes to; `None` where nothing is to be done.
-    stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync),
-    /// Files with content to extract, by their place in the tar.
-    order: Vec<Index>,
+/// A run of bytes in a tar that belongs into a file which has bytes from other archives, too.
+#[derive(Clone, Copy)]
+struct Run {
+    at: u64,
+    length: u64,
+    /// The file, and where in it they belong.
+    index: Index,
+    offset: u64,
+}
+
+/// What one archive of a chain holds of the files to extract.
+#[derive(Default)]
+struct Held {
+    /// Files whose content lies here, by its place in the tar.
+    files: Vec<Index>,
     /// For each of them, where the content of it and of all before it has ended. A manifest may let files share bytes,
     /// and then the ends alone are in no order.
-    ends: Vec<u64>,
+    file_ends: Vec<u64>,
+    /// What else is wanted, by its place in the tar.
+    runs: Vec<Run>,
+    /// As for the files.
+    run_ends: Vec<u64>,
+}
+
+impl Held {
+    /// Sorts what was collected.
+    fn settle(&mut self, tree: &Tree) {
+        self.files.sort_unstable_by_key(|i| tree.stored(*i));
+        self.runs.sort_unstable_by_key(|r| (r.at, r.index, r.offset));
+        self.file_ends = ends(self.files.iter().filter_map(|i| tree.stored(*i)));
+        self.run_ends = ends(self.runs.iter().map(|r| (r.at, r.length)));
+    }
+
+    /// The files that may have bytes behind `start`: all before them end there or earlier.
+    fn files_after(&self, start: u64) -> &[Index] {
+        &self.files[self.file_ends.partition_point(|end| *end <= start)..]
+    }
+
+    fn runs_after(&self, start: u64) -> &[Run] {
+        &self.runs[self.run_ends.partition_point(|end| *end <= start)..]
+    }
+}
+
+/// Where each of these pieces and all before it have ended.
+fn ends(pieces: impl Iterator<Item = (u64, u64)>) -> Vec<u64> {
+    let mut last = 0;
+    let mut reach = |(at, length): (u64, u64)| {
+        last = last.max(at + length);
+        last
+    };
+    pieces.map(&mut reach).collect()
+}
+
+/// Takes the content of frames, of any archive of a chain, and makes files of it.
+pub struct Extractor<'a> {
+    tree: &'a Tree,
+    holders: &'a Holders,
+    /// Which staging directory each entry goes to; `None` where nothing is to be done.
+    stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync),
+    /// By level.
+    held: Vec<Held>,
     /// How many files there will be.
     total: u64,
     parts: Mutex<HashMap<Index, Arc<Part>>>,
+    /// Bytes still to come of files that are put together from pieces. They come over the whole restore, so the files
+    /// are not kept open.
+    left: HashMap<Index, AtomicU64>,
     ids: Mutex<Ids>,
     limits: &'a Limits,
     /// Bytes of content written so far, for progress.
@@ -71,23 +126,41 @@ pub struct Extractor<'a> {
 }
 
 impl<'a> Extractor<'a> {
-    /// An extractor for the entries of `tree` for which `stage_of` names a place.
-    pub fn new(tree: &'a Tree, stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync), limits: &'a Limits) -> Self {
-        let mut order: Vec<Index> =
-            tree.indices().filter(|i| tree.stored(*i).is_some_and(|s| s.1 > 0) && stage_of(*i).is_some()).collect();
-        order.sort_unstable_by_key(|i| tree.stored(*i));
-        let mut ends: Vec<u64> = Vec::with_capacity(order.len());
-        for (at, length) in order.iter().filter_map(|i| tree.stored(*i)) {
-            ends.push(ends.last().map_or(0, |e| *e).max(at + length));
+    /// An extractor for the entries of `tree` for which `stage_of` names a place, from the archives of `levels`.
+    pub fn new(
+        tree: &'a Tree,
+        holders: &'a Holders,
+        levels: usize,
+        stage_of: &'a (dyn Fn(Index) -> Option<&'a Stage> + Sync),
+        limits: &'a Limits,
+    ) -> Self {
+        let mut held: Vec<Held> = (0..levels).map(|_| Held::default()).collect();
+        let (mut left, mut total) = (HashMap::new(), 0);
+        for index in tree.indices().filter(|i| tree.node(*i).kind == Kind::File && stage_of(*i).is_some()) {
+            total += 1;
+            match holders.pieces(index) {
+                Some(pieces) => {
+                    for piece in pieces {
+                        let Piece { offset, length, level, at } = *piece;
+                        held[usize::from(level)].runs.push(Run { at, length, index, offset });
+                    }
+                    left.insert(index, AtomicU64::new(pieces.iter().map(|p| p.length).sum()));
+                }
+                None if tree.stored(index).is_some_and(|s| s.1 > 0) => {
+                    held[usize::from(holders.level(index))].files.push(index);
+                }
+                None => {}
+            }
         }
-        let total = tree.indices().filter(|i| tree.node(*i).kind == Kind::File && stage_of(*i).is_some()).count();
+        held.iter_mut().for_each(|h| h.settle(tree));
         Extractor {
             tree,
+            holders,
             stage_of,
-            order,
-            ends,
-            total: total as u64,
+            held,
+            total,
             parts: Mutex::default(),
+            left,
             ids: Mutex::default(),
             limits,
             written: AtomicU64::new(0),
@@ -95,15 +168,12 @@ impl<'a> Extractor<'a> {
         }
     }
 
-    /// Whether the tar bytes from `start` to `end` hold anything to extract.
-    pub fn needs(&self, start: u64, end: u64) -> bool {
-        let first = self.first_after(start);
-        self.order.get(first).is_some_and(|i| self.tree.stored(*i).is_some_and(|(at, _)| at < end))
-    }
-
-    /// The first file whose content may end behind `start`: all before it end there or earlier.
-    fn first_after(&self, start: u64) -> usize {
-        self.ends.partition_point(|end| *end <= start)
+    /// Whether the bytes from `start` to `end` of the tar of `level` hold anything to extract.
+    pub fn needs(&self, level: usize, start: u64, end: u64) -> bool {
+        let held = &self.held[level];
+        let file = held.files_after(start).first();
+        file.is_some_and(|i| self.tree.stored(*i).is_some_and(|(at, _)| at < end))
+            || held.runs_after(start).first().is_some_and(|r| r.at < end)
     }
 
     /// Refuses to be done before every file is.
@@ -116,18 +186,19 @@ impl<'a> Extractor<'a> {
             return Ok(());
         }
         Err(Error::damaged(format!(
-            "the archive holds {finished} of the {} files that its manifest promises",
+            "the archives hold {finished} of the {} files that the manifest promises",
             self.total
         )))
     }
 
-    /// Takes the tar bytes from `start` on.
+    /// Takes bytes of the tar of `level`, from `start` on.
     ///
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged) when a file's content is not what the manifest says; those of the disk.
-    pub fn frame(&self, start: u64, tar: &[u8]) -> Result<()> {
+    pub fn frame(&self, level: usize, start: u64, tar: &[u8]) -> Result<()> {
         let end = start + tar.len() as u64;
-        for &index in &self.order[self.first_after(start)..] {
+        let slice = |a: u64, b: u64| &tar[to_usize(a - start)..to_usize(b - start)];
+        for &index in self.held[level].files_after(start) {
             let Some((at, length)) = self.tree.stored(index) else { continue };
             if at >= end {
                 break;
@@ -136,7 +207,6 @@ impl<'a> Extractor<'a> {
                 continue;
             }
             let (from, to) = (at.max(start), (at + length).min(end));
-            let slice = |a: u64, b: u64| &tar[to_usize(a - start)..to_usize(b - start)];
             if from == at && to == at + length && self.tree.extents(index).is_none() {
                 self.whole(index, slice(from, to))?;
             } else {
@@ -144,14 +214,37 @@ impl<'a> Extractor<'a> {
             }
             self.written.fetch_add(to - from, Ordering::Relaxed);
         }
+        let mut open: Option<(Index, File)> = None;
+        for run in self.held[level].runs_after(start) {
+            if run.at >= end {
+                break;
+            }
+            if run.at + run.length <= start {
+                continue;
+            }
+            let (from, to) = (run.at.max(start), (run.at + run.length).min(end));
+            let file = match open.take().filter(|(index, _)| *index == run.index) {
+                Some((_, file)) => file,
+                None => self.reopen(run.index)?,
+            };
+            let offset = run.offset + (from - run.at);
+            file.write_all_at(slice(from, to), offset).map_err(|e| self.failed("write", run.index, e))?;
+            self.written.fetch_add(to - from, Ordering::Relaxed);
+            let left = &self.left[&run.index];
+            if left.fetch_sub(to - from, Ordering::AcqRel) == to - from {
+                self.finish_by_reading(run.index, &file)?;
+            }
+            open = Some((run.index, file));
+        }
         Ok(())
     }
 
-    /// Makes the files that have no content to wait for: empty ones, and those that are one hole.
+    /// Makes the files that have no content to wait for: empty ones, and those that are one hole; and those that are put
+    /// together from pieces, still without them.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn empty_files(&self) -> Result<()> {
+    pub fn begin(&self) -> Result<()> {
         for index in self.tree.indices() {
             let node = self.tree.node(index);
             let stored = self.tree.stored(index).map_or(0, |s| s.1);
@@ -160,9 +253,17 @@ impl<'a> Extractor<'a> {
             }
             let file = self.create(index)?;
             file.set_len(node.size).map_err(|e| self.failed("make", index, e))?;
-            self.finish_by_reading(index, &file)?;
+            if self.holders.pieces(index).is_none() {
+                self.finish_by_reading(index, &file)?;
+            }
         }
         Ok(())
+    }
+
+    fn reopen(&self, index: Index) -> Result<File> {
+        let stage = (self.stage_of)(index).expect("only files with a place have runs");
+        let fd = stage.reopen(&self.tree.path(index)).map_err(|e| self.failed("open", index, e.into()))?;
+        Ok(File::from(fd))
     }
 
     fn whole(&self, index: Index, content: &[u8]) -> Result<()> {

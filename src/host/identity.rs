@@ -27,6 +27,8 @@ pub struct Sources<'a> {
     pub setting: &'a str,
     /// The series, which names the entries of the keyring.
     pub series: &'a str,
+    /// Whether there is somebody who can unlock the keyring.
+    pub attended: bool,
 }
 
 /// What [`find`] found.
@@ -76,7 +78,7 @@ fn setting(found: &mut Found, sources: &Sources<'_>, which: Which) {
         match setting {
             "" => {}
             "keyring" => {
-                let text = keyring::load(sources.series, which);
+                let text = keyring::load(sources.series, which, sources.attended);
                 let missing = || Error::not_there(format!("it has no entry {}/{}", sources.series, which.name()));
                 found.add("the OS keyring", which, text.and_then(|t| t.ok_or_else(missing)));
             }
@@ -105,9 +107,14 @@ impl Found {
         if self.tried.is_empty() {
             return error.hint("name the recovery kit with --identity FILE");
         }
-        let reasons: Vec<String> = self.tried.iter().map(|(name, why)| format!("{name}: {}", in_full(why))).collect();
+        let reasons = self.reasons();
         let advice = self.tried.iter().find_map(|(_, why)| why.advice());
         error.hint(advice.unwrap_or("name the recovery kit with --identity FILE")).because(reasons.join("; "))
+    }
+
+    /// The sources that gave nothing, each with its reason in a sentence.
+    pub fn reasons(&self) -> Vec<String> {
+        self.tried.iter().map(|(name, why)| reason(name, why)).collect()
     }
 
     fn add(&mut self, name: &str, which: Which, text: Result<SecretString>) {
@@ -136,6 +143,12 @@ fn named(name: &str, error: Error) -> Error {
         causes if causes.is_empty() => named,
         causes => named.because(causes),
     }
+}
+
+/// A source and why it gave nothing, in one sentence.
+fn reason(name: &str, why: &Error) -> String {
+    let why = in_full(why);
+    if why.starts_with(name) { why } else { format!("{name}: {why}") }
 }
 
 fn in_full(e: &Error) -> String {
@@ -189,7 +202,8 @@ mod tests {
     const IDENTITY: &str = "AGE-SECRET-KEY-1XCPZX55CWKM5L2T297F3ZA3N26Z0D5KMVGPUD959XHX5VPA7UJFQ44XR0G";
     const PROTECTED: &str = "-----BEGIN AGE ENCRYPTED FILE-----\n...";
 
-    const NOTHING: Sources<'_> = Sources { file: None, env: None, credentials_dir: None, setting: "", series: "vm1" };
+    const NOTHING: Sources<'_> =
+        Sources { file: None, env: None, credentials_dir: None, setting: "", series: "vm1", attended: false };
 
     fn names(found: &Found) -> Vec<&str> {
         found.texts.iter().map(|(name, _)| name.as_str()).collect()

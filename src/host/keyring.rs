@@ -1,8 +1,10 @@
 //! The OS keyring, where a host that is not sealed keeps its own identities.
 //!
 //! A keyring can be absent, locked, waiting for somebody to click, or dead. Every call therefore runs on a thread
-//! of its own and is given up after a while; the thread is left behind, as nothing can end it.
+//! of its own and is given up after a while; the thread is left behind, as nothing can end it. One that did not answer
+//! once is not asked again in the same run.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -16,33 +18,50 @@ use crate::model::path::printable;
 
 pub use crate::model::kit::Which;
 
-/// How long the keyring may take to answer.
+/// How long the keyring may take to answer where nobody looks on.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long it may take where somebody may have to type its password first.
+const DEADLINE_ATTENDED: Duration = Duration::from_secs(30);
+
+/// Whether the keyring was given up already: both identities would be waited for, else.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 /// The service name that all entries share.
 const SERVICE: &str = "lifeboat";
 
-/// Puts an identity into the keyring, in place of what was there for this series and archive.
+/// Puts an identity into the keyring, in place of what was there for this series and archive. `attended` says that
+/// there is somebody who can unlock it.
 ///
 /// # Errors
 /// If the keyring cannot be used, saying why.
-pub fn store(series: &str, which: Which, identity: &SecretString) -> Result<()> {
+pub fn store(series: &str, which: Which, identity: &SecretString, attended: bool) -> Result<()> {
     let user = user(series, which);
     let identity = identity.clone();
-    with_deadline(DEADLINE, move || entry(&user)?.set_password(identity.expose_secret()).map_err(failed))?
+    ask(attended, move || entry(&user)?.set_password(identity.expose_secret()).map_err(failed))
 }
 
-/// The identity in the keyring, if it has one for this series and archive.
+/// The identity in the keyring, if it has one for this series and archive. `attended` is as for [`store`].
 ///
 /// # Errors
 /// If the keyring cannot be used, saying why.
-pub fn load(series: &str, which: Which) -> Result<Option<SecretString>> {
+pub fn load(series: &str, which: Which, attended: bool) -> Result<Option<SecretString>> {
     let user = user(series, which);
-    with_deadline(DEADLINE, move || match entry(&user)?.get_password() {
+    ask(attended, move || match entry(&user)?.get_password() {
         Ok(text) => Ok(Some(SecretString::from(text))),
         Err(KeyringError::NoEntry) => Ok(None),
         Err(e) => Err(failed(e)),
-    })?
+    })
+}
+
+/// Asks the keyring, unless it was given up before.
+fn ask<T: Send + 'static>(attended: bool, f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if GIVEN_UP.load(Ordering::Relaxed) {
+        return Err(unusable("it did not answer before"));
+    }
+    let answered = with_deadline(if attended { DEADLINE_ATTENDED } else { DEADLINE }, f);
+    GIVEN_UP.fetch_or(answered.is_err(), Ordering::Relaxed);
+    answered?
 }
 
 fn user(series: &str, which: Which) -> String {
@@ -81,8 +100,9 @@ pub(crate) fn with_deadline<T: Send + 'static>(
 }
 
 fn unusable(why: &str) -> Error {
-    Error::failed(format!("the OS keyring cannot be used: {why}"))
-        .hint("unlock it, or let `identity` in the configuration be file:PATH, command:CMD or none")
+    let hint = "unlock it, or name the recovery kit with --identity FILE; \
+                `identity` in the configuration can also be file:PATH or command:CMD";
+    Error::failed("the OS keyring cannot be used").because(why.to_owned()).hint(hint)
 }
 
 /// Some errors hold the secret itself, which is wiped here.
@@ -97,7 +117,7 @@ fn failed(mut e: KeyringError) -> Error {
 /// What happened, in words that hold nothing of an entry's content.
 fn describe(e: &KeyringError) -> String {
     let text = match e {
-        KeyringError::PlatformFailure(e) => chain(e.as_ref()),
+        KeyringError::PlatformFailure(e) => without_session(chain(e.as_ref())),
         KeyringError::NoStorageAccess(e) => format!("it is locked or gives no access ({})", chain(e.as_ref())),
         KeyringError::NoEntry => "it has no such entry".into(),
         KeyringError::BadEncoding(_) => "its entry is not a text".into(),
@@ -111,6 +131,19 @@ fn describe(e: &KeyringError) -> String {
         _ => "it failed for a reason of its own".into(),
     };
     printable(text.as_bytes())
+}
+
+/// Says first what it means that there is no bus or nobody on it, as in cron and over ssh; the library only says
+/// which of its calls failed.
+fn without_session(why: String) -> String {
+    if why.contains("ServiceUnknown") {
+        return format!("no program in this session provides one ({why})");
+    }
+    let absent = ["Failed to connect to address", "dbus session", "ConnectionRefused", "Connection refused"];
+    if absent.iter().any(|a| why.contains(a)) {
+        return format!("there is no desktop session here that could have one ({why})");
+    }
+    why
 }
 
 /// An error with its causes, leaving out those that repeat what is already said.
@@ -142,7 +175,7 @@ mod tests {
     fn a_keyring_that_hangs_is_given_up() {
         let (_open, never) = channel::<()>();
         let error = with_deadline(Duration::from_millis(20), move || never.recv().ok()).unwrap_err();
-        assert!(error.to_string().contains("did not answer within 0.02 s"), "{error}");
+        assert!(error.causes()[0].contains("did not answer within 0.02 s"), "{error:?}");
         assert!(error.advice().is_some());
     }
 
@@ -150,7 +183,7 @@ mod tests {
     fn a_keyring_that_panics_is_an_error() {
         let quiet = || std::panic::resume_unwind(Box::new("boom"));
         let error = with_deadline::<()>(DEADLINE, quiet).unwrap_err();
-        assert!(error.to_string().ends_with("its library panicked"), "{error}");
+        assert_eq!(error.causes(), ["its library panicked"]);
     }
 
     #[test]
@@ -158,13 +191,22 @@ mod tests {
         let io = || Box::new(std::io::Error::other("no\nbus"));
         let cases = [
             (KeyringError::PlatformFailure(io()), "no\\nbus"),
+            (
+                KeyringError::PlatformFailure(Box::new(std::io::Error::other("zbus: ServiceUnknown"))),
+                "no program in this session provides one (zbus: ServiceUnknown)",
+            ),
+            (
+                KeyringError::PlatformFailure(Box::new(std::io::Error::other("Failed to connect to address `x`"))),
+                "there is no desktop session here that could have one (Failed to connect to address `x`)",
+            ),
             (KeyringError::NoStorageAccess(io()), "it is locked or gives no access (no\\nbus)"),
             (KeyringError::BadEncoding(b"hunter2\xff".to_vec()), "its entry is not a text"),
             (KeyringError::BadDataFormat(b"hunter2".to_vec(), io()), "its entry is malformed"),
         ];
         for (error, expected) in cases {
             let error = failed(error);
-            assert_eq!(error.to_string(), format!("the OS keyring cannot be used: {expected}"));
+            assert_eq!(error.to_string(), "the OS keyring cannot be used");
+            assert_eq!(error.causes(), [expected]);
             assert!(!format!("{error:?}").contains("hunter2"));
         }
     }

@@ -61,6 +61,61 @@ pub struct Scan {
     pub groups: HashMap<Index, Vec<Index>>,
     /// The file that each hard link is a name of.
     pub file_of: HashMap<Index, Index>,
+    /// The device that each root is on.
+    pub devices: HashMap<Index, u64>,
+    /// By entry, what `stat` said: stamps, whose last bit is set where they are young.
+    looks: Vec<u64>,
+}
+
+/// What `stat` said of an entry, as far as it tells a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Digest of size, times, inode and device, of a database also of its log's; always even.
+    pub stamp: u64,
+    /// Whether a change that follows could leave all of that as it is.
+    pub young: bool,
+}
+
+/// For how many seconds after a change the next one may not show in the times of a file.
+const SETTLED_SECONDS: i64 = 60;
+/// The same where another machine's clock sets the times.
+const SETTLED_SECONDS_REMOTE: i64 = 5 * 60;
+
+impl Look {
+    /// What a `stat` at `now`, in Unix seconds, tells.
+    pub fn of(stat: &Stat, now: i64, settled: i64) -> Look {
+        Look::by(stat, (stat.st_ctime, stat.st_ctime_nsec), now, settled)
+    }
+
+    /// The same of a database's log, whose status SQLite changes when root reads it, as it gives it to the database's
+    /// owner again. Whoever writes to it changes its modification time.
+    fn of_log(stat: &Stat, now: i64, settled: i64) -> Look {
+        Look::by(stat, (stat.st_mtime, stat.st_mtime_nsec), now, settled)
+    }
+
+    fn by(stat: &Stat, changed: (i64, impl Into<i128>), now: i64, settled: i64) -> Look {
+        let mut hasher = blake3::Hasher::new();
+        #[allow(clippy::unnecessary_cast, reason = "types of these differ between systems")]
+        for number in [
+            stat.st_size as u64,
+            stat.st_mtime as u64,
+            stat.st_mtime_nsec as u64,
+            changed.0 as u64,
+            changed.1.into() as u64,
+            stat.st_ino as u64,
+            stat.st_dev as u64,
+        ] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let digest = hasher.finalize();
+        let stamp = u64::from_le_bytes(*digest.as_bytes().first_chunk::<8>().expect("32 bytes")) & !1;
+        Look { stamp, young: now.saturating_sub(stat.st_mtime.max(changed.0)) <= settled }
+    }
+
+    /// The same with what stands beside a database.
+    pub fn with(self, other: Look) -> Look {
+        Look { stamp: (self.stamp.rotate_left(2) ^ other.stamp) & !1, young: self.young || other.young }
+    }
 }
 
 /// Walks all sources. `avoid` are lifeboat's own files and directories, which are never backed up; `tick` is called
@@ -72,10 +127,19 @@ pub fn scan(
     sources: &[Source],
     layout: &Layout,
     avoid: &HashSet<Identity>,
+    now: i64,
     tick: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Scan> {
-    let mut walk =
-        Walk { scan: Scan::default(), names: Names::default(), inodes: HashMap::new(), skipped_in: Vec::new(), avoid };
+    let mut walk = Walk {
+        scan: Scan::default(),
+        names: Names::default(),
+        inodes: HashMap::new(),
+        skipped_in: Vec::new(),
+        avoid,
+        now,
+        settled: SETTLED_SECONDS,
+        logs: HashMap::new(),
+    };
     for (number, source) in sources.iter().enumerate() {
         walk.source(number, source, tick)?;
     }
@@ -90,6 +154,7 @@ pub fn scan(
     }
     scan.link_names(groups);
     scan.tree.shrink();
+    scan.looks.shrink_to_fit();
     Ok(scan)
 }
 
@@ -100,6 +165,11 @@ struct Walk<'a> {
     /// For each skip the directory it was found in.
     skipped_in: Vec<Index>,
     avoid: &'a HashSet<Identity>,
+    now: i64,
+    /// How old a change must be on this file system, in seconds.
+    settled: i64,
+    /// Of the databases of a directory, what stands beside them.
+    logs: HashMap<Vec<u8>, Look>,
 }
 
 /// A directory that has still to be looked into.
@@ -118,8 +188,11 @@ impl Walk<'_> {
         let mut pending = Vec::new();
         let here = Here { source, base: base.as_fd(), dir: NONE, below: Below::NOTHING, device: None };
         let stat = statat(base.as_fd(), &name[..], AtFlags::SYMLINK_NOFOLLOW);
+        let device = stat.as_ref().map_or(0, |s| s.st_dev);
+        self.settled = if is_remote(base.as_fd(), &name) { SETTLED_SECONDS_REMOTE } else { SETTLED_SECONDS };
         if let Some(root) = self.child(&here, base.as_fd(), &name, Vec::new(), &archive_path, stat, &mut pending) {
             self.scan.roots.insert(root, number);
+            self.scan.devices.insert(root, device);
         }
         while let Some(dir) = pending.pop() {
             tick(self.scan.tree.len() as u64)?;
@@ -149,6 +222,7 @@ impl Walk<'_> {
             return self.unreadable(dir.index, e);
         }
         let sidecars = sidecars(fd.as_fd(), &names);
+        self.look_at_logs(fd.as_fd(), &sidecars);
         let here = Here { source, base, dir: dir.index, below: dir.below, device: Some(dir.device) };
         for name in &names {
             if sidecars.contains(&name[..]) {
@@ -157,6 +231,21 @@ impl Walk<'_> {
             let rel = path::join(&dir.rel, name);
             let stat = statat(fd.as_fd(), &name[..], AtFlags::SYMLINK_NOFOLLOW);
             self.child(&here, fd.as_fd(), name, rel, name, stat, pending);
+        }
+    }
+
+    /// Logs and journals belong to the content of the databases they stand beside.
+    fn look_at_logs(&mut self, dir: BorrowedFd<'_>, sidecars: &HashSet<&[u8]>) {
+        self.logs.clear();
+        for suffix in [&b"-wal"[..], b"-journal"] {
+            for name in sidecars {
+                let Some(base) = name.strip_suffix(suffix) else { continue };
+                if let Ok(stat) = statat(dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
+                    let look = Look::of_log(&stat, self.now, self.settled);
+                    let both = self.logs.get(base).map_or(look, |other| other.with(look));
+                    self.logs.insert(base.to_vec(), both);
+                }
+            }
         }
     }
 
@@ -216,6 +305,9 @@ impl Walk<'_> {
             }
         }
         self.scan.tree.set_entry(index, &entry);
+        let look = Look::of(&stat, self.now, self.settled);
+        let log = self.logs.get(name).filter(|_| kind == Kind::File);
+        self.scan.set_look(index, log.map_or(look, |log| look.with(*log)));
         if kind == Kind::File && stat.st_nlink > 1 {
             self.inodes.entry(identity(&stat)).or_default().push(index);
         }
@@ -281,6 +373,25 @@ fn special(kind: FileType) -> &'static str {
     }
 }
 
+/// Whether another machine, or a program, may set the times of what is at `name`.
+fn is_remote(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // NFS, CIFS, SMB 2, SMB, FUSE, 9P, Ceph, AFS, Coda: statfs(2).
+        const REMOTE: [u32; 9] =
+            [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x517b, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x7375_7245];
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())
+            .and_then(rustix::fs::fstatfs)
+            .is_ok_and(|fs| REMOTE.iter().any(|magic| u64::try_from(fs.f_type) == Ok(u64::from(*magic))))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _: (BorrowedFd<'_>, &[u8]) = (dir, name);
+        false
+    }
+}
+
 /// Whether something is mounted on the directory `name`, even from the same device.
 fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
     #[cfg(target_os = "linux")]
@@ -326,6 +437,21 @@ fn is_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
 }
 
 impl Scan {
+    /// What `stat` said of an entry; of what was never looked at, that it has to be.
+    pub fn look(&self, index: Index) -> Look {
+        let bits = self.looks.get(index as usize).copied().unwrap_or(1);
+        Look { stamp: bits & !1, young: bits & 1 == 1 }
+    }
+
+    /// Records what `stat` said.
+    pub fn set_look(&mut self, index: Index, look: Look) {
+        let at = index as usize;
+        if self.looks.len() <= at {
+            self.looks.resize(at + 1, 1);
+        }
+        self.looks[at] = look.stamp | u64::from(look.young);
+    }
+
     /// One secret name makes all names of a file secret; a directory that holds only secrets is one, and so is a link to
     /// one.
     fn classify_together(&mut self, groups: &[Vec<Index>], layout: &Layout) {

@@ -85,6 +85,15 @@ impl Stage {
         at::with(self.fd(), archive_path, |fd, path| openat(fd, path, flags, Mode::RUSR | Mode::WUSR))
     }
 
+    /// Opens a file that [`Stage::create`] made, once more.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn reopen(&self, archive_path: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at::with(self.fd(), archive_path, |fd, path| openat(fd, path, flags, Mode::empty()))
+    }
+
     /// Whether names that differ only in case are the same name here.
     ///
     /// # Errors

@@ -293,7 +293,7 @@ impl Reader<'_> {
                     last = text.span();
                     continue;
                 }
-                Some(text) => self.keep(&text, period)?,
+                Some(text) => self.keep_of_tier(name, &text, period)?,
                 None => match default {
                     Some(keep) => keep,
                     None => continue,
@@ -313,8 +313,28 @@ impl Reader<'_> {
         if out.is_empty() {
             return Err(self.wrong(last, "no tier is left").hint("keep at least one of them"));
         }
+        // Every snapshot of the coarsest tier is a full, and an hour is no period that the first run of would fill.
+        if let [only] = &out[..]
+            && only.name == "hourly"
+        {
+            let error = self.wrong(last, "hourly alone would store everything again in each run");
+            return Err(error.hint("keep `daily` at least: what is finer then holds what changed since"));
+        }
         out.reverse();
         Ok(out)
+    }
+
+    /// A tier that keeps less than its period would have none at all between two of its snapshots.
+    fn keep_of_tier(&self, name: &str, text: &Spanned<String>, period: u32) -> Result<u32> {
+        match parse_duration(text.get_ref()) {
+            Some(hours) if hours < period => {
+                let (keep, period) = (text.get_ref(), duration(period));
+                let what = format!("{name} keeps {keep:?}, less than the {period} from one to the next");
+                let hint = format!("keep at least {period}; \"none\" takes the tier away");
+                Err(self.wrong(text.span(), what).hint(hint))
+            }
+            _ => self.keep(text, period),
+        }
     }
 
     /// A keep of at least `least` hours.

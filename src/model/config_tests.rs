@@ -103,8 +103,33 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "\"**/target\"]",
         "\"x\"]\n[tiers]\ndaily = \"1h\"",
-        "configuration line 16: \"1h\" is too short or too long",
-        "from 24h",
+        "configuration line 16: daily keeps \"1h\", less than the 24h from one to the next",
+        "at least 24h",
+    ),
+    (
+        "\"**/target\"]",
+        "\"x\"]\n[tiers]\nyearly = \"11mo\"",
+        "configuration line 16: yearly keeps \"11mo\", less than the 12mo",
+        "none",
+    ),
+    (
+        "\"**/target\"]",
+        "\"x\"]\n[tiers]\nyearly = \"18mo\"\nmonthly = \"2y\"",
+        "configuration line 16: yearly keeps 18mo and monthly 24mo",
+        "raise",
+    ),
+    (
+        "\"**/target\"]",
+        "\"x\"]\n[tiers]\nfortnightly = \"8w\"",
+        "configuration line 16: unknown field `fortnightly`",
+        "correct the name",
+    ),
+    ("\"**/target\"]", "\"x\"]\n[tiers]\npinned = \"8w\"", "configuration line 16: unknown field `pinned`", "no tier"),
+    (
+        "\"**/target\"]",
+        "\"x\"]\n[tiers]\nmonthly=\"none\"\nweekly=\"none\"\ndaily=\"none\"",
+        "configuration line 16: hourly alone would store everything again",
+        "daily",
     ),
     ("\"**/target\"]", "\"x\"]\n[tiers]\ndaily = \"99999999y\"", "configuration line 16: ", "12mo"),
     (

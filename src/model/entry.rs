@@ -9,6 +9,11 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// The largest file that a reader accepts, in bytes: what an offset can address.
 pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
 
+/// The most extents that a delta may have: a file that changed in more places is stored whole.
+pub const DELTA_EXTENTS_MAX: usize = 100_000;
+/// What offsets and lengths of a delta's extents are multiples of, in bytes, but for the last length.
+pub const DELTA_BLOCK_BYTES: u64 = 4096;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -105,6 +110,18 @@ pub type Xattr = (Vec<u8>, Vec<u8>);
 /// A run of bytes within a file: offset and length.
 pub type Extent = (u64, u64);
 
+/// How a file of an incremental is made from a file of the parent's tree: the base's content, cut or extended with zeros
+/// to the final size, then the extents written over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// The number of its members `lifeboat/delta/<n>` and `lifeboat/patch/<n>`.
+    pub n: u64,
+    /// Path of the base in the parent's tree.
+    pub base: Vec<u8>,
+    /// What the patch replaces, ascending; none for a rename, a copy or a change of metadata.
+    pub extents: Vec<Extent>,
+}
+
 /// All that a manifest says about one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -120,10 +137,12 @@ pub struct Entry {
     pub size: u64,
     /// BLAKE3 of the content as restored.
     pub blake3: [u8; 32],
-    /// Offset in the tar stream of the stored content; `None` where nothing is stored.
+    /// Offset in the tar stream of the stored content, of a delta that of its patch; `None` where nothing is stored.
     pub at: Option<u64>,
     /// Of a file with holes, what is stored.
     pub extents: Option<Vec<Extent>>,
+    /// Of an incremental's file that is not stored whole, what it is made from.
+    pub delta: Option<Box<Delta>>,
     /// Text of a symbolic link; path of the file a hard link is a name of.
     pub target: Vec<u8>,
     /// Extended attributes, bytewise by name.
@@ -144,6 +163,7 @@ impl Entry {
             blake3: [0; 32],
             at: None,
             extents: None,
+            delta: None,
             target: Vec::new(),
             xattrs: Vec::new(),
             reason: String::new(),
@@ -152,10 +172,11 @@ impl Entry {
 
     /// How many bytes of content stand in the tar.
     pub fn stored(&self) -> u64 {
-        match &self.extents {
-            Some(extents) => extents.iter().map(|e| e.1).sum(),
-            None if self.kind == Kind::File => self.size,
-            None => 0,
+        match (&self.delta, &self.extents) {
+            (Some(delta), _) => delta.extents.iter().map(|e| e.1).sum(),
+            (None, Some(extents)) => extents.iter().map(|e| e.1).sum(),
+            (None, None) if self.kind == Kind::File => self.size,
+            (None, None) => 0,
         }
     }
 
@@ -175,19 +196,46 @@ impl Entry {
             check_link(&self.target)?;
         }
         check_xattrs(&self.xattrs)?;
-        let mut end = 0;
-        for (offset, length) in self.extents.iter().flatten() {
-            let stop = offset.checked_add(*length).ok_or_else(|| Error::damaged("an extent overflows"))?;
-            if *offset < end || stop > self.size {
-                return Err(Error::damaged("its extents overlap or leave the file"));
+        check_extents(self.extents.as_deref().unwrap_or_default(), self.size)?;
+        if let Some(delta) = &self.delta {
+            if self.extents.is_some() {
+                return Err(Error::damaged("it is a delta and has holes"));
             }
-            end = stop;
+            check_extents(&delta.extents, self.size)?;
+            check_blocks(&delta.extents)?;
         }
         if self.kind == Kind::File && self.stored() > 0 && self.at.is_none() {
             return Err(Error::damaged("it has content but no place in the archive"));
         }
         Ok(())
     }
+}
+
+fn check_extents(extents: &[Extent], size: u64) -> Result<()> {
+    let mut end = 0;
+    for (offset, length) in extents {
+        let stop = offset.checked_add(*length).ok_or_else(|| Error::damaged("an extent overflows"))?;
+        if *offset < end || stop > size {
+            return Err(Error::damaged("its extents overlap or leave the file"));
+        }
+        end = stop;
+    }
+    Ok(())
+}
+
+/// What a script that restores with blocks of 4096 bytes relies on.
+fn check_blocks(extents: &[Extent]) -> Result<()> {
+    if extents.len() > DELTA_EXTENTS_MAX {
+        return Err(Error::damaged(format!("its delta has more than {DELTA_EXTENTS_MAX} extents")));
+    }
+    let last = extents.len().saturating_sub(1);
+    let whole = |n: usize, (offset, length): &Extent| {
+        offset % DELTA_BLOCK_BYTES == 0 && (n == last || length % DELTA_BLOCK_BYTES == 0)
+    };
+    if !extents.iter().enumerate().all(|(n, extent)| whole(n, extent)) {
+        return Err(Error::damaged(format!("its delta's extents are not multiples of {DELTA_BLOCK_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 fn check_link(target: &[u8]) -> Result<()> {

@@ -7,10 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Kind, Owner, Time};
+use super::entry::{Delta, Entry, Kind, Owner, Time};
 use super::path;
-use super::store_key::Archive;
-use super::tree::{Index, NONE, Tree};
 use crate::error::{Error, Result};
 
 /// The version this program writes and reads.
@@ -163,6 +161,13 @@ pub struct Frame {
     pub blake3: [u8; 32],
 }
 
+impl Frame {
+    /// Offset in the tar stream of the first byte behind it.
+    pub fn tar_end(&self) -> u64 {
+        self.tar_offset + u64::from(self.tar_length)
+    }
+}
+
 type FrameRow = (u32, u64, u32, u64, u32, String);
 
 impl From<Frame> for FrameRow {
@@ -260,7 +265,7 @@ impl Header {
 
     /// Bytes of the tar stream.
     pub fn tar_bytes(&self) -> u64 {
-        self.frames.last().map_or(0, |f| f.tar_offset + u64::from(f.tar_length))
+        self.frames.last().map_or(0, Frame::tar_end)
     }
 }
 
@@ -293,6 +298,8 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     extents: Option<Vec<(u64, u64)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<DeltaLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_b64: Option<String>,
@@ -302,6 +309,20 @@ struct Line {
     xattrs_b64: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// The `delta` of an entry.
+#[derive(Serialize, Deserialize, Default)]
+struct DeltaLine {
+    n: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extents: Vec<(u64, u64)>,
 }
 
 /// Splits a byte string into its plain and its base64 member.
@@ -353,8 +374,15 @@ pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::
         Kind::File => {
             line.size = Some(entry.size);
             line.blake3 = Some(hex(&entry.blake3));
-            line.at = entry.at;
             line.extents.clone_from(&entry.extents);
+            match &entry.delta {
+                Some(delta) => {
+                    let (base, base_b64) = text(&delta.base);
+                    let extents = delta.extents.clone();
+                    line.delta = Some(DeltaLine { n: delta.n, base, base_b64, at: entry.at, extents });
+                }
+                None => line.at = entry.at,
+            }
         }
         Kind::Symlink | Kind::Hardlink => (line.target, line.target_b64) = text(&entry.target),
         Kind::Missing => line.reason = Some(entry.reason.clone()),
@@ -401,6 +429,15 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
             entry.blake3 = line.blake3.as_deref().and_then(unhex).ok_or_else(|| need("blake3"))?;
             entry.at = line.at;
             entry.extents = line.extents;
+            if let Some(delta) = line.delta {
+                let base = bytes(delta.base, delta.base_b64, "base")?.ok_or_else(|| need("base"))?;
+                path::check(&base).map_err(|e| named(format!("its base is impossible: {e}")))?;
+                if entry.at.is_some() {
+                    return Err(named("it is stored whole and as a delta".to_owned()));
+                }
+                entry.at = delta.at;
+                entry.delta = Some(Box::new(Delta { n: delta.n, base, extents: delta.extents }));
+            }
         }
         Kind::Symlink | Kind::Hardlink => {
             entry.target = bytes(line.target, line.target_b64, "target")?.ok_or_else(|| need("target"))?;
@@ -410,121 +447,4 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
     }
     entry.check().map_err(|e| named(e.to_string()))?;
     Ok((path, entry))
-}
-
-/// Builds the tree of a full from its manifest's entries and refuses whatever could leave the target or is not a tree.
-pub struct Loader {
-    tree: Tree,
-    archive: Archive,
-    /// The entries whose paths are prefixes of the last one's, bytewise: its listed ancestors are among them.
-    open: Vec<(Vec<u8>, Index)>,
-    tar_bytes: u64,
-    full: bool,
-    counts: Counts,
-    bytes: u64,
-}
-
-impl Loader {
-    /// A loader for the entries below `header`.
-    pub fn new(archive: Archive, header: &Header) -> Self {
-        Loader {
-            tree: Tree::new(),
-            archive,
-            open: Vec::new(),
-            tar_bytes: header.tar_bytes(),
-            full: header.parent.is_none(),
-            counts: Counts::default(),
-            bytes: 0,
-        }
-    }
-
-    /// Takes the next line.
-    ///
-    /// # Errors
-    /// [`Kind::Damaged`](crate::Kind::Damaged), naming the entry and the rule it breaks.
-    pub fn line(&mut self, line: &[u8]) -> Result<()> {
-        let (path, entry) = parse_entry(line)?;
-        let refuse = |why: &str| Err(Error::damaged(format!("entry {} of the manifest {why}", path::printable(&path))));
-        match self.open.last() {
-            Some((last, _)) if *last == path => return refuse("is listed twice"),
-            Some((last, _)) if *last > path => return refuse("is out of order"),
-            _ => {}
-        }
-        while self.open.last().is_some_and(|(open, _)| !path.starts_with(open)) {
-            self.open.pop();
-        }
-        let parent = self.parent_of(&path)?;
-        let name = if parent == NONE { &path[..] } else { path::file_name(&path) };
-        if name.len() > usize::from(u16::MAX) {
-            return refuse("has too long a name");
-        }
-        if matches!(&path[..], b"home" | b"root") && !matches!(entry.kind, Kind::Dir | Kind::Missing) {
-            // Everything else is placed below them.
-            return refuse("is no directory");
-        }
-        if entry.kind == Kind::Deleted && self.full {
-            return refuse("is deleted, in a full");
-        }
-        if entry.kind == Kind::File {
-            let Some(bytes) = self.bytes.checked_add(entry.size) else { return refuse("makes too many bytes") };
-            self.bytes = bytes;
-        }
-        let end = entry.at.map_or(Some(0), |at| at.checked_add(entry.stored()));
-        if end.is_none_or(|end| end > self.tar_bytes) {
-            return refuse("lies outside the archive");
-        }
-        let index = self.tree.push(parent, name, entry.kind, self.archive);
-        self.tree.set_entry(index, &entry);
-        self.counts.add(entry.kind);
-        self.open.push((path, index));
-        Ok(())
-    }
-
-    /// The directory entry that `path` is in; [`NONE`] where no ancestor is an entry at all.
-    ///
-    /// Between `a` and `a/x` the order of bytes allows only paths that begin with `a`, so an ancestor that was
-    /// listed is still open.
-    fn parent_of(&self, path: &[u8]) -> Result<Index> {
-        let within = |open: &[u8]| path.strip_prefix(open).is_some_and(|rest| rest.first() == Some(&b'/'));
-        let Some((ancestor, index)) = self.open.iter().rev().find(|(open, _)| within(open)) else { return Ok(NONE) };
-        if self.tree.node(*index).kind == Kind::Missing {
-            // A directory that could not be read may hold another source that could.
-            return Ok(NONE);
-        }
-        if self.tree.node(*index).kind != Kind::Dir {
-            let names = (path::printable(path), path::printable(ancestor));
-            return Err(Error::damaged(format!(
-                "entry {} of the manifest lies below {}, which is no directory",
-                names.0, names.1
-            )));
-        }
-        Ok(if path::parent(path) == Some(ancestor) { *index } else { NONE })
-    }
-
-    /// The tree, after the last line.
-    ///
-    /// # Errors
-    /// [`Kind::Damaged`](crate::Kind::Damaged) when a hard link does not lead to a file, or the counts are not the header's.
-    pub fn finish(self, header: &Header) -> Result<Tree> {
-        if self.counts != header.counts {
-            return Err(Error::damaged("the manifest does not list as many entries as its header says"));
-        }
-        if self.bytes != header.bytes {
-            return Err(Error::damaged("the manifest's files are not as many bytes as its header says"));
-        }
-        let links: Vec<Index> = self.tree.indices().filter(|i| self.tree.node(*i).kind == Kind::Hardlink).collect();
-        if !links.is_empty() {
-            let children = super::tree::Children::of(&self.tree);
-            for link in links {
-                let target = children.find(&self.tree, self.tree.target(link));
-                if target.is_none_or(|t| self.tree.node(t).kind != Kind::File) {
-                    let name = path::printable(&self.tree.path(link));
-                    return Err(Error::damaged(format!(
-                        "hard link {name} of the manifest does not lead to one of its files"
-                    )));
-                }
-            }
-        }
-        Ok(self.tree)
-    }
 }

@@ -1,5 +1,8 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
+pub mod blocks;
+pub mod calendar;
+pub mod chain;
 pub mod class;
 pub mod commit;
 pub mod config;
@@ -7,14 +10,28 @@ mod config_read;
 mod config_text;
 pub mod database;
 pub mod entry;
+pub mod finder;
 pub mod kit;
 pub mod layout;
+pub mod lifecycle;
+pub mod loader;
 pub mod manifest;
+pub mod merge;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod merge_tests;
 pub mod names;
+mod parent;
 pub mod path;
 mod patterns;
+pub mod pieces;
 pub mod preset;
+pub mod prune;
+pub mod record;
 pub mod store_key;
+pub mod sweep;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
+mod varint;
+pub mod walk;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::entry::{Entry, Extent, Kind, Owner, Time, Xattr};
+use super::entry::{Delta, Entry, Extent, Kind, Owner, Time, Xattr};
 use super::store_key::Archive;
 
 /// Position of an entry in its [`Tree`].
@@ -45,6 +45,7 @@ struct Content {
 #[derive(Clone, Debug, Default)]
 struct Extra {
     extents: Option<Vec<Extent>>,
+    delta: Option<Box<Delta>>,
     target: Vec<u8>,
     xattrs: Vec<Xattr>,
     reason: String,
@@ -152,6 +153,7 @@ impl Tree {
         };
         if let Some(extra) = self.extra(index) {
             entry.extents.clone_from(&extra.extents);
+            entry.delta.clone_from(&extra.delta);
             entry.target.clone_from(&extra.target);
             entry.xattrs.clone_from(&extra.xattrs);
             entry.reason.clone_from(&extra.reason);
@@ -174,6 +176,7 @@ impl Tree {
         (node.mtime_seconds, node.mtime_nanos) = (entry.mtime.seconds, entry.mtime.nanos);
         node.size = entry.size;
         let rare = entry.extents.is_some()
+            || entry.delta.is_some()
             || !entry.target.is_empty()
             || !entry.xattrs.is_empty()
             || !entry.reason.is_empty()
@@ -181,6 +184,7 @@ impl Tree {
         if rare {
             let extra = Extra {
                 extents: entry.extents.clone(),
+                delta: entry.delta.clone(),
                 target: entry.target.clone(),
                 xattrs: entry.xattrs.clone(),
                 reason: entry.reason.clone(),
@@ -208,9 +212,10 @@ impl Tree {
             return None;
         }
         let place = self.contents.get(at(index))?.at.checked_sub(1)?;
-        let length = match self.extents(index) {
-            Some(extents) => extents.iter().map(|e| e.1).sum(),
-            None => node.size,
+        let length = match (self.delta(index), self.extents(index)) {
+            (Some(delta), _) => delta.extents.iter().map(|e| e.1).sum(),
+            (None, Some(extents)) => extents.iter().map(|e| e.1).sum(),
+            (None, None) => node.size,
         };
         Some((place, length))
     }
@@ -218,6 +223,11 @@ impl Tree {
     /// What is stored of a file with holes.
     pub fn extents(&self, index: Index) -> Option<&[Extent]> {
         self.extra(index).and_then(|e| e.extents.as_deref())
+    }
+
+    /// What a file of an incremental is made from, if it is not stored whole.
+    pub fn delta(&self, index: Index) -> Option<&Delta> {
+        self.extra(index).and_then(|e| e.delta.as_deref())
     }
 
     /// The digest of a file's content.
@@ -324,6 +334,22 @@ impl Children {
             *n += 1;
         }
         Children { start, order }
+    }
+
+    /// The same, in each directory in order of name, so that [`Children::named`] finds them.
+    pub fn by_name(tree: &Tree) -> Self {
+        let mut children = Children::of(tree);
+        let Children { start, order } = &mut children;
+        for slot in start.windows(2) {
+            order[at(slot[0])..at(slot[1])].sort_unstable_by(|a, b| tree.name(*a).cmp(tree.name(*b)));
+        }
+        children
+    }
+
+    /// What is called `name` in `dir`, of children that are in order.
+    pub fn named(&self, tree: &Tree, dir: Index, name: &[u8]) -> Option<Index> {
+        let children = self.of_dir(dir);
+        children.binary_search_by(|child| tree.name(*child).cmp(name)).ok().map(|n| children[n])
     }
 
     /// What is directly in `dir`; the roots for [`NONE`].

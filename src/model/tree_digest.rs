@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Kind};
 use super::manifest::hex;
+use super::record::XattrDigest;
 
 /// Takes entries in ascending bytewise order of path.
 #[derive(Default)]
@@ -13,8 +14,9 @@ impl TreeDigest {
         Self::default()
     }
 
-    /// Adds an entry; `linked` is the file's own entry where `entry` is a hard link, else the entry itself.
-    pub fn add(&mut self, path: &[u8], entry: &Entry, linked: &Entry) {
+    /// Adds an entry; `linked` is the file's own entry where `entry` is a hard link, else the entry itself, and `xattrs`
+    /// are the digests of its attributes.
+    pub fn add(&mut self, path: &[u8], entry: &Entry, linked: &Entry, xattrs: &[XattrDigest]) {
         let mut field = |bytes: &[u8]| {
             self.0.update(bytes);
             self.0.update(&[0]);
@@ -37,9 +39,9 @@ impl TreeDigest {
                 Kind::Symlink | Kind::Hardlink => field(&entry.target),
                 _ => {}
             }
-            for (name, value) in &linked.xattrs {
+            for (name, digest) in xattrs {
                 field(name);
-                field(hex(blake3::hash(value).as_bytes()).as_bytes());
+                field(hex(digest).as_bytes());
             }
         }
         field(b"");

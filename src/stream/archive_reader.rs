@@ -24,11 +24,13 @@ impl VolumeReader {
         Ok(VolumeReader { compressed: Vec::new(), tar: Vec::new(), zstd })
     }
 
-    /// Opens `sealed`, the volume called `name`, and shows `each` every one of its `frames` with its tar bytes.
+    /// Opens `sealed`, the volume called `name`, and shows `each` those of its `frames` that are `needed`, with their tar
+    /// bytes.
     ///
     /// # Errors
     /// [`Kind::NoIdentity`](crate::Kind::NoIdentity); [`Kind::Damaged`](crate::Kind::Damaged) when anything is not as the
     /// frame table says, or the volume does not end where it must; those of `each`.
+    #[allow(clippy::too_many_arguments, reason = "a volume, what is known of it, and what is wanted of it")]
     pub fn read(
         &mut self,
         name: &str,
@@ -36,6 +38,7 @@ impl VolumeReader {
         place: &VolumePlace,
         frames: &[Frame],
         identities: &Identities,
+        needed: &dyn Fn(&Frame) -> bool,
         each: &mut dyn FnMut(&Frame, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let truncated = |e| seal::read_error(name, e);
@@ -45,6 +48,9 @@ impl VolumeReader {
             self.compressed.resize(frame.length as usize, 0);
             plain.read_exact(&mut self.compressed).map_err(truncated)?;
             seen += u64::from(frame.length);
+            if !needed(frame) {
+                continue;
+            }
             // Checked before decompressing: anybody can seal something to a public recipient.
             if *blake3::hash(&self.compressed).as_bytes() != frame.blake3 {
                 return Err(Error::damaged(format!("a frame of {name} is not the one that the manifest lists")));

@@ -9,9 +9,11 @@ use super::archive_writer::skippable;
 use super::seal;
 use crate::error::{Error, Result};
 use crate::model::entry::Entry;
-use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, Loader, write_entry};
+use crate::model::loader::{Checker, Loader};
+use crate::model::manifest::{HEADER_BYTES_MAX, Header, LINE_BYTES_MAX, parse_entry, write_entry};
 use crate::model::store_key::Archive;
 use crate::model::tree::Tree;
+use crate::model::walk::Lines as Entries;
 
 /// The zstd level of manifests: mostly digests, which no level makes smaller.
 const LEVEL: i32 = 3;
@@ -156,11 +158,24 @@ fn truncated(name: &str, e: std::io::Error) -> Error {
     Error::damaged(format!("{name} is truncated or altered")).because(e)
 }
 
-fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<LineReader<impl BufRead + use<'a>>> {
+fn lines<'a>(name: &str, plain: impl Read + 'a) -> Result<LineReader<Plain<'a>>> {
+    let plain: Box<dyn Read + 'a> = Box::new(plain);
     let mut zstd = zstd::stream::read::Decoder::new(plain).map_err(|e| truncated(name, e))?;
     // 2^27 is what stock zstd accepts without a flag.
     zstd.window_log_max(27).map_err(|e| truncated(name, e))?;
     Ok(LineReader { input: BufReader::with_capacity(1 << 16, zstd), line: Vec::new(), name: name.to_owned() })
+}
+
+/// The lines of a manifest, out of zstd, out of age.
+type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dyn Read + 'a>>>>;
+
+impl LineReader<Plain<'_>> {
+    /// Reads to age's last chunk, which proves that nothing was cut off.
+    fn drain(self) -> Result<()> {
+        let mut plain = self.input.into_inner().finish();
+        std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(&self.name, e))?;
+        Ok(())
+    }
 }
 
 /// Reads only the header of the object `sealed`.
@@ -168,8 +183,7 @@ fn lines<'a>(name: &str, plain: &'a mut dyn Read) -> Result<LineReader<impl BufR
 /// # Errors
 /// As [`read`].
 pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result<Header> {
-    let mut plain = seal::open(sealed, identities, name)?;
-    lines(name, &mut plain)?.header()
+    lines(name, seal::open(sealed, identities, name)?)?.header()
 }
 
 /// Reads the object `sealed`, called `name` in errors, to its end.
@@ -178,19 +192,82 @@ pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
 /// [`Header::parse`] and [`Loader`] refuse.
 pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive) -> Result<(Header, Tree)> {
-    let mut plain = seal::open(sealed, identities, name)?;
-    let mut lines = lines(name, &mut plain)?;
-    let header = lines.header()?;
-    if header.archive != archive.word() {
-        return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
-    }
+    let (header, mut lines) = begin(name, sealed, identities, archive)?;
     let mut loader = Loader::new(archive, &header);
     while lines.next(LINE_BYTES_MAX)? {
         loader.line(&lines.line)?;
     }
-    drop(lines);
-    // Reaching age's last chunk proves that nothing was cut off.
-    std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(name, e))?;
-    let tree = loader.finish(&header)?;
+    lines.drain()?;
+    let tree = loader.finish()?;
     Ok((header, tree))
+}
+
+/// Reads the object `sealed` entry by entry: a chain's manifests are merged without holding any of them whole. Whoever
+/// reaches the end knows that all was as the header says.
+///
+/// # Errors
+/// As [`read`], but for hard links, which are of the tree.
+pub fn entries<'a>(
+    name: &str,
+    sealed: &'a [u8],
+    identities: &Identities,
+    archive: Archive,
+) -> Result<(Header, Entries<'a>)> {
+    let (header, mut lines) = begin(name, sealed, identities, archive)?;
+    let checker = Checker::new(&header);
+    let mut first = Vec::new();
+    let read = Read::take(&mut lines.input, FIRST_BYTES).read_to_end(&mut first);
+    let read = read.map_err(|e| truncated(name, e))? as u64;
+    let name = name.to_owned();
+    if read < FIRST_BYTES {
+        lines.drain()?;
+        let lines = LineReader { input: std::io::Cursor::new(first), line: Vec::new(), name };
+        return Ok((header, Box::new(checked(lines, checker, |_| Ok(())))));
+    }
+    let input = std::io::Cursor::new(first).chain(lines.input);
+    let lines = LineReader { input, line: Vec::new(), name: name.clone() };
+    let drain =
+        move |rest: std::io::Chain<_, _>| LineReader { input: rest.into_inner().1, line: Vec::new(), name }.drain();
+    Ok((header, Box::new(checked(lines, checker, drain))))
+}
+
+/// How much of a manifest is read at once, in bytes. Most incrementals' are smaller, and what decompresses them need not
+/// be kept until all of a chain is read.
+const FIRST_BYTES: u64 = 256 << 10;
+
+/// The entries of `lines`, each checked; `drain` takes what is left behind the last.
+fn checked<R: BufRead>(
+    lines: LineReader<R>,
+    mut checker: Checker,
+    drain: impl FnOnce(R) -> Result<()>,
+) -> impl Iterator<Item = Result<(Vec<u8>, Entry)>> {
+    let mut reading = Some((lines, drain));
+    let mut next = move || -> Result<Option<(Vec<u8>, Entry)>> {
+        let Some((mut lines, drain)) = reading.take() else { return Ok(None) };
+        if !lines.next(LINE_BYTES_MAX)? {
+            drain(lines.input)?;
+            checker.finish()?;
+            return Ok(None);
+        }
+        let (path, entry) = parse_entry(&lines.line)?;
+        checker.entry(&path, &entry)?;
+        reading = Some((lines, drain));
+        Ok(Some((path, entry)))
+    };
+    std::iter::from_fn(move || next().transpose())
+}
+
+/// Opens a manifest and reads its header.
+fn begin<'a>(
+    name: &str,
+    sealed: &'a [u8],
+    identities: &Identities,
+    archive: Archive,
+) -> Result<(Header, LineReader<Plain<'a>>)> {
+    let mut lines = lines(name, seal::open(sealed, identities, name)?)?;
+    let header = lines.header()?;
+    if header.archive != archive.word() {
+        return Err(Error::damaged(format!("{name} is of another kind of archive than its commit says")));
+    }
+    Ok((header, lines))
 }

@@ -183,6 +183,11 @@ impl SigningKey {
         SecretString::from(line.as_str())
     }
 
+    /// A key of its own for another purpose, which `context` names and nothing else uses.
+    pub fn derive(&self, context: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(context, &self.0))
+    }
+
     /// What verifies this key's signatures.
     pub fn public(&self) -> PublicKey {
         let mut bytes = [0; PUBLIC_BYTES];

@@ -299,7 +299,7 @@ fn names_cannot_speak_to_the_terminal() {
 #[test]
 fn help_has_examples_and_exit_codes() {
     let machine = Machine::new();
-    for command in ["init", "backup", "list", "restore"] {
+    for command in ["init", "backup", "list", "restore", "prune", "lifecycle"] {
         let output = run(&machine, &[command, "--help"]);
         let help = text(&output.stdout);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use lifeboat::commands::{Event, backup, init};
+use lifeboat::commands::{Event, backup, init, prune};
 use lifeboat::model::commit::Commit;
 use lifeboat::model::store_key::Archive;
 use object_store::path::Path as Key;
@@ -22,7 +22,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::forge::{files, said, snapshot};
+use crate::forge::{copy, files, said, snapshot};
 use crate::world::{Machine, NOW};
 
 /// When an operation fails.
@@ -36,6 +36,8 @@ struct Plan {
     after: bool,
     /// Whether the disk is full: then only puts fail.
     full: bool,
+    /// Whether only deletes fail.
+    deletes: bool,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,12 @@ struct Faulty {
     inner: Arc<dyn ObjectStore>,
     plan: Plan,
     done: Arc<AtomicUsize>,
+}
+
+/// A store from which nothing can be removed, so that backups leave what is old to somebody else.
+pub fn no_deletes() -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth: 1, for_ever: true, after: false, full: false, deletes: true };
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
 }
 
 impl std::fmt::Display for Faulty {
@@ -54,9 +62,13 @@ impl std::fmt::Display for Faulty {
 impl Faulty {
     /// Counts an operation and says whether it is one that fails.
     fn fails(&self, put: bool) -> bool {
-        if self.plan.full && !put {
+        if self.plan.deletes || (self.plan.full && !put) {
             return false;
         }
+        self.counts()
+    }
+
+    fn counts(&self) -> bool {
         let n = self.done.fetch_add(1, Ordering::SeqCst) + 1;
         n == self.plan.nth || (self.plan.for_ever && n > self.plan.nth)
     }
@@ -88,8 +100,20 @@ impl ObjectStore for Faulty {
         if self.fails(false) { self.error() } else { self.inner.get_opts(location, options).await }
     }
 
-    fn delete_stream(&self, _: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
-        unreachable!("lifeboat deletes nothing")
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
+        let error = || futures_util::stream::iter([self.error()]).boxed();
+        match (!self.plan.full && self.counts(), self.plan.after) {
+            (false, _) => self.inner.delete_stream(locations),
+            (true, false) => error(),
+            (true, true) => {
+                let deleted = self.inner.delete_stream(locations);
+                let lost = error();
+                futures_util::stream::once(deleted.for_each(|_| std::future::ready(())))
+                    .filter_map(|()| std::future::ready(None))
+                    .chain(lost)
+                    .boxed()
+            }
+        }
     }
 
     fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -112,10 +136,19 @@ impl ObjectStore for Faulty {
 
 /// Runs `run` once for each plan until no operation is left to fail; `check` sees each plan and what became of it.
 fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+    each(Plan { nth: 0, for_ever: false, after: false, full, deletes: false }, prepare, run);
+}
+
+/// The same for each delete.
+fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+    each(Plan { nth: 0, for_ever: false, after: false, full: false, deletes: true }, prepare, run);
+}
+
+fn each<T>(kind: Plan, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     for after in [false, true] {
         for for_ever in [false, true] {
             for nth in 1.. {
-                let plan = Plan { nth, for_ever, after, full };
+                let plan = Plan { nth, for_ever, after, ..kind };
                 let wrap = Wrap { plan, done: Arc::default() };
                 let mut case = prepare();
                 run(&mut case, &plan, &wrap);
@@ -232,7 +265,9 @@ fn backups_fail(before: Before, full: bool) {
         }
         match result {
             Ok(done) => {
-                assert!(!failed || !plan.for_ever || plan.after, "{what}: succeeded though the store was gone");
+                // What comes after the last commit, to remove what is old, fails without harm.
+                let committed = whole > usize::from(first.is_some());
+                assert!(!failed || !plan.for_ever || committed, "{what}: succeeded though the store was gone");
                 expect(machine, &what, &done.state.unwrap().id, "second");
             }
             Err(e) => {
@@ -305,6 +340,61 @@ fn setting_up_fails() {
     });
 }
 
+/// Removing what is past its life: wherever it ends, what is left is whole or counts for nothing, and the next run gets
+/// to the same end.
+#[test]
+fn a_prune_fails() {
+    let day = 86_400;
+    let machine = Machine::new();
+    let machine = std::cell::RefCell::new(machine);
+    let (store, aside) = (machine.borrow().store(), machine.borrow().target("aside"));
+    let second = {
+        let mut machine = machine.borrow_mut();
+        fill(&machine, "first");
+        machine.init(&["agent"]);
+        machine.world.wrap_store = Some(no_deletes());
+        machine.backup();
+        let mut at = |seconds: i64, words: &str| {
+            machine.world.fixed_now = Some(NOW + seconds);
+            fill(&machine, words);
+            machine.backup().state.unwrap().id
+        };
+        at(900, "first again");
+        let second = at(200 * day, "second");
+        for n in 400..=404 {
+            at(n * day, "third");
+        }
+        machine.world.wrap_store = None;
+        second
+    };
+    copy(&store, &aside);
+    let reset = || {
+        std::fs::remove_dir_all(&store).unwrap();
+        copy(&aside, &store);
+    };
+    let run = |m: &Machine| prune::run(&m.world, &prune::Args::default(), &mut |_| {});
+    let done = run(&machine.borrow()).unwrap();
+    assert!(done.removed.iter().any(|g| g.archive == "secrets") && done.removed.iter().any(|g| g.archive == "state"));
+    let pruned = files(&store);
+    assert!(pruned.len() < files(&aside).len());
+    each_delete(reset, |(), plan, wrap| {
+        let machine = &mut *machine.borrow_mut();
+        let (result, failed) = wrap.with(machine, run);
+        let what = format!("{plan:?}");
+        match result {
+            Ok(_) => assert!(!failed, "{what}: succeeded though something failed"),
+            Err(e) => assert!(failed, "{what}: {}", said(&e)),
+        }
+        let listing = machine.list();
+        assert!(listing.snapshots.iter().all(|r| matches!(r.status, "ok" | "incomplete")), "{what}: {listing:?}");
+        assert!(listing.hidden.is_empty(), "{what}: {:?}", listing.hidden);
+        let (snapshot, words) = if plan.nth % 2 == 0 { ("latest", "third") } else { (second.as_str(), "second") };
+        expect(machine, &what, snapshot, words);
+        run(machine).unwrap_or_else(|e| panic!("{what}: {}", said(&e)));
+        assert_eq!(files(&store), pruned, "{what}");
+    });
+}
+
 /// A name that another key has claimed leaves no keys behind, so that another name can be chosen.
 #[test]
 fn a_name_that_is_taken() {
@@ -355,17 +445,24 @@ fn a_pending_commit_that_cannot_be_finished() {
         machine.init(&["agent"]);
         machine.backup();
         machine.world.fixed_now = Some(NOW + 60);
+        fill(&machine, "second");
         // The answer to the last put of the state archive, its commit, is lost for good, and then the store changes.
-        let count =
-            Wrap { plan: Plan { nth: usize::MAX, for_ever: false, after: false, full: true }, done: Arc::default() };
+        let count = Wrap {
+            plan: Plan { nth: usize::MAX, for_ever: false, after: false, full: true, deletes: false },
+            done: Arc::default(),
+        };
         count.with(&mut machine, |m| m.backup());
         let puts = count.done.load(Ordering::SeqCst);
         machine.world.fixed_now = Some(NOW + 120);
-        let wrap =
-            Wrap { plan: Plan { nth: puts - 1, for_ever: true, after: false, full: true }, done: Arc::default() };
+        fill(&machine, "third");
+        let wrap = Wrap {
+            plan: Plan { nth: puts - 1, for_ever: true, after: false, full: true, deletes: false },
+            done: Arc::default(),
+        };
         wrap.with(&mut machine, Machine::try_backup).0.unwrap_err();
         let incomplete = machine.list().snapshots.into_iter().find(|r| r.status == "incomplete").unwrap();
-        let dir = machine.store().join(format!("state/monthly/{}/{}", incomplete.series, incomplete.id));
+        let parent = incomplete.parent.unwrap();
+        let dir = machine.store().join(format!("state/hourly/{}/{}.on.{parent}", incomplete.series, incomplete.id));
         if name.starts_with("commit") {
             std::fs::write(dir.join(name), "not yours").unwrap();
         } else {

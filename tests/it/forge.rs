@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use lifeboat::commands::session::sha256;
 use lifeboat::model::commit::{Commit, Object, Reference};
-use lifeboat::model::entry::{Entry, Kind, Owner};
+use lifeboat::model::entry::{Delta, Entry, Kind, Owner};
 use lifeboat::model::kit::Kit;
 use lifeboat::model::manifest::{Counts, Header, VolumePlace, write_entry};
 use lifeboat::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
@@ -47,6 +47,28 @@ pub fn hardlink(path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Item {
     (path.as_ref().to_vec(), Entry { target: target.as_ref().to_vec(), ..Entry::new(Kind::Hardlink) }, Vec::new())
 }
 
+/// A file of an incremental, made from `base` by writing `extents` of its new content over it.
+pub fn delta(path: impl AsRef<[u8]>, base: impl AsRef<[u8]>, new: impl AsRef<[u8]>, extents: &[(u64, u64)]) -> Item {
+    let (path, entry, new) = file(path, new);
+    let cut = |(offset, length): &(u64, u64)| {
+        let from = usize::try_from(*offset).unwrap();
+        new.iter().skip(from).take(usize::try_from(*length).unwrap()).copied().collect::<Vec<u8>>()
+    };
+    let patch = extents.iter().flat_map(cut).collect();
+    let delta = Delta { n: 0, base: base.as_ref().to_vec(), extents: extents.to_vec() };
+    (path, Entry { delta: Some(Box::new(delta)), ..entry }, patch)
+}
+
+/// What an incremental says is gone.
+pub fn deleted(path: impl AsRef<[u8]>) -> Item {
+    (path.as_ref().to_vec(), Entry::new(Kind::Deleted), Vec::new())
+}
+
+/// What could not be read.
+pub fn missing(path: impl AsRef<[u8]>) -> Item {
+    (path.as_ref().to_vec(), Entry { reason: "denied".to_owned(), ..Entry::new(Kind::Missing) }, Vec::new())
+}
+
 fn me() -> Owner {
     Owner {
         uid: rustix::process::geteuid().as_raw(),
@@ -70,6 +92,8 @@ pub struct Draft {
     pub raw: Option<Vec<u8>>,
     /// The sealed manifest, if it is not to be made.
     pub sealed: Option<Vec<u8>>,
+    /// What it was made against.
+    pub parent: Option<Reference>,
     /// What becomes of the commit's text before it is signed.
     pub commit: Box<dyn Fn(String) -> String>,
     /// The place it is put.
@@ -155,7 +179,37 @@ impl Forger {
         items: Vec<Item>,
         edit: &dyn Fn(&mut Draft),
     ) -> Reference {
-        let mut draft = self.draft(archive, id, seq, items);
+        self.finish(self.draft(archive, id, seq, items, None), id, seq, edit)
+    }
+
+    /// An incremental that lists `items`, which are all that is new in `tree`.
+    pub fn put_on(&self, parent: &Reference, items: Vec<Item>, tree: &[Item], edit: &dyn Fn(&mut Draft)) -> Reference {
+        let mut made = self.made.lock().unwrap();
+        *made += 1;
+        let (id, seq) = (SnapshotId::new(NOW - 1000 + i64::from(*made), *made), u64::from(*made) + 1_795_000_000);
+        self.put_on_as(parent, &id, seq, items, tree, edit)
+    }
+
+    /// [`Forger::put_on`] with an id and a seq.
+    pub fn put_on_as(
+        &self,
+        parent: &Reference,
+        id: &SnapshotId,
+        seq: u64,
+        items: Vec<Item>,
+        tree: &[Item],
+        edit: &dyn Fn(&mut Draft),
+    ) -> Reference {
+        let mut draft = self.draft(Archive::State, id, seq, items, Some(tree));
+        draft.place.parent = Some(parent.id.clone());
+        draft.place.tier = Some("hourly".to_owned());
+        draft.header.parent = Some(parent.id.to_string());
+        draft.header.tier = Some("hourly".to_owned());
+        draft.parent = Some(Reference { life: None, ..parent.clone() });
+        self.finish(draft, id, seq, edit)
+    }
+
+    fn finish(&self, mut draft: Draft, id: &SnapshotId, seq: u64, edit: &dyn Fn(&mut Draft)) -> Reference {
         edit(&mut draft);
         let text = (draft.commit)(self.commit(&draft, id, seq).render());
         let manifest = manifest_of(&draft);
@@ -185,10 +239,10 @@ impl Forger {
             series: self.series.clone(),
             id: id.clone(),
             seq,
-            tier: state.then(|| "monthly".to_owned()),
+            tier: state.then(|| if draft.parent.is_some() { "hourly" } else { "monthly" }.to_owned()),
             generation: state.then(|| id.clone()),
             life: 365,
-            parent: None,
+            parent: draft.parent.clone(),
             prev: None,
             bundle: None,
             suspicious: None,
@@ -197,7 +251,7 @@ impl Forger {
         }
     }
 
-    fn draft(&self, archive: Archive, id: &SnapshotId, seq: u64, mut items: Vec<Item>) -> Draft {
+    fn draft(&self, archive: Archive, id: &SnapshotId, seq: u64, mut items: Vec<Item>, tree: Option<&[Item]>) -> Draft {
         let opening = if archive == Archive::State { &self.kit.state } else { &self.kit.secrets };
         let recipients = Recipients::parse(&[&opening.as_ref().unwrap().recipient]).unwrap();
         let options = Options { level: 3, check: true, workers: 1, uploads: 1, pad: archive == Archive::Secrets };
@@ -207,8 +261,19 @@ impl Forger {
             Ok(())
         };
         let ((), written) = archive_writer::write(&options, &recipients, &keep, |tar| {
-            for (path, entry, content) in &mut items {
-                let at = tar.whole(path, entry, content)?;
+            for (n, (path, entry, content)) in items.iter_mut().enumerate() {
+                if matches!(entry.kind, Kind::Deleted | Kind::Missing) || tree.is_some() && entry.kind == Kind::Hardlink
+                {
+                    continue;
+                }
+                let at = match &mut entry.delta {
+                    Some(delta) => {
+                        delta.n = n as u64;
+                        let patch = Entry { size: content.len() as u64, ..Entry::new(Kind::File) };
+                        tar.whole(format!("lifeboat/patch/{n}").as_bytes(), &patch, content)?
+                    }
+                    None => tar.whole(path, entry, content)?,
+                };
                 entry.at = entry.at.or((!content.is_empty()).then_some(at));
             }
             Ok(())
@@ -217,13 +282,17 @@ impl Forger {
         let (mut counts, mut digest, mut lines, mut bytes) = (Counts::default(), TreeDigest::new(), Vec::new(), 0u64);
         for (path, entry, _) in &items {
             counts.add(entry.kind);
-            let linked = items.iter().find(|i| entry.kind == Kind::Hardlink && i.0 == entry.target);
-            digest.add(path, entry, linked.map_or(entry, |l| &l.1));
             bytes = bytes.wrapping_add(if entry.kind == Kind::File { entry.size } else { 0 });
             let mut line = Vec::new();
             write_entry(&mut line, path, entry).unwrap();
             line.pop();
             lines.push(line);
+        }
+        let tree = tree.unwrap_or(&items);
+        for (path, entry, _) in tree {
+            let linked = tree.iter().find(|i| entry.kind == Kind::Hardlink && i.0 == entry.target);
+            let linked = linked.map_or(entry, |l| &l.1);
+            digest.add(path, entry, linked, &lifeboat::model::record::xattr_digests(&linked.xattrs));
         }
         let state = archive == Archive::State;
         let header = Header {
@@ -250,7 +319,7 @@ impl Forger {
         let place = if state { Place::state("monthly", &self.series, id) } else { Place::secrets(&self.series, id) };
         let volumes = stored.into_inner().unwrap().into_values().collect();
         let commit = Box::new(|text| text);
-        Draft { archive, header, lines, volumes, raw: None, sealed: None, commit, place, recipients }
+        Draft { archive, header, lines, volumes, raw: None, sealed: None, parent: None, commit, place, recipients }
     }
 }
 

@@ -111,6 +111,8 @@ fn nothing_is_ever_overwritten() {
     }
     // Its own kit puts the configuration back, and the series goes on.
     init(&machine, |a| (a.sources, a.kit) = (source, Some(machine.kit()))).unwrap();
+    machine.write("agent/notes.md", "changed");
+    machine.write("agent/.env", "KEY=changed");
     machine.backup();
     assert_eq!(machine.list().snapshots.iter().filter(|s| s.status == "ok").count(), 4);
 }
@@ -248,7 +250,7 @@ fn a_new_machine_goes_on_with_the_series() {
     machine.init(&["agent"]);
     machine.backup();
     let mut second = Machine::new();
-    second.world.fixed_now = second.world.fixed_now.map(|n| n + 60);
+    second.world.fixed_now = second.world.fixed_now.map(|n| n + 2 * 86_400);
     second.write("agent/notes.md", "newer");
     second.write("agent/.env", "KEY=newer");
     let (kit, source) = (machine.kit(), vec![second.home("agent")]);

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat::commands::{Event, Report as _, list};
+use lifeboat::model::commit::Reference;
+use lifeboat::model::store_key::{Archive, SnapshotId};
 use lifeboat::{Error, Kind};
 
-use crate::world::Machine;
+use crate::forge::Forger;
+use crate::world::{Machine, NOW};
 
 /// A machine with state and secrets on its store.
 fn machine() -> Machine {
@@ -43,6 +46,8 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn rows_tell_what_there_is() {
     let mut machine = machine();
     machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 3600);
+    machine.write("agent/notes.md", "changed");
+    machine.write("agent/.env", "KEY=changed");
     machine.backup();
     let (listing, events) = run(&machine, |a| a.identity = Some(machine.kit())).unwrap();
     assert!(events.is_empty() && listing.hidden.is_empty());
@@ -55,12 +60,20 @@ fn rows_tell_what_there_is() {
             ("secrets", first, None, Some(1), "ok"),
             ("state", first, Some("monthly"), Some(2), "ok"),
             ("secrets", second, None, Some(1), "ok"),
-            ("state", second, Some("monthly"), Some(2), "ok"),
+            ("state", second, Some("hourly"), Some(1), "ok"),
         ]
     );
     assert!(listing.snapshots.windows(2).all(|w| w[0].seq < w[1].seq));
     assert!(listing.snapshots.iter().all(|r| r.stored > 500 && r.note.is_none()));
-    assert!(listing.text().lines().nth(1).unwrap().contains("  2026-11-21 20:15:00  monthly "), "{}", listing.text());
+    let text = listing.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("snapshot  ") && lines.len() == 5 && lines.iter().all(|l| l.len() <= 100), "{text}");
+    let shape = lines[2].split_whitespace().collect::<Vec<_>>();
+    assert_eq!(
+        (shape[1], shape[4], shape[5], shape[8], shape[9]),
+        ("monthly", "full", "1", "2027-11-21", "2"),
+        "{text}"
+    );
     // Without a kit the same, but for what takes an identity.
     let (listing, _) = run(&machine, |_| {}).unwrap();
     assert!(listing.snapshots.iter().all(|r| r.files.is_none() && r.status == "ok"));
@@ -102,7 +115,8 @@ fn all_series_of_a_store() {
     assert_eq!(series(&run(&machine, |_| {}).unwrap().0), ["testhost", "testhost"]);
     let (listing, events) = run(&machine, |a| a.all = true).unwrap();
     assert_eq!(series(&listing), ["second", "testhost", "testhost"]);
-    assert!(listing.text().starts_with("second  "));
+    let text = listing.text();
+    assert!(text.lines().nth(1) == Some("series second") && text.contains("\nseries testhost\n"), "{text}");
     // Only of the other series the key had to be taken from the store.
     assert!(matches!(&events[..], [Event::Warning(w)] if w.starts_with("signatures of second ")), "{events:?}");
     assert_eq!(series(&run(&machine, |a| a.name = Some("second".into())).unwrap().0), ["second"]);
@@ -143,7 +157,7 @@ fn statuses() {
 #[test]
 fn what_was_removed_is_noticed() {
     let mut machine = machine();
-    machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 3600);
+    machine.world.fixed_now = machine.world.fixed_now.map(|n| n + 40 * 86_400);
     let first = stored(&machine, "state/monthly/testhost");
     machine.backup();
     std::fs::remove_dir_all(&first).unwrap();
@@ -153,4 +167,111 @@ fn what_was_removed_is_noticed() {
     assert!(listing.text().contains("hidden: "));
     let (_, events) = machine.try_restore(&machine.target("t"), |_| {}).unwrap();
     assert!(events.iter().any(|e| matches!(e, Event::Warning(w) if w.starts_with("something may have been removed"))));
+}
+
+/// Puts a snapshot of a tier and life beside those that are there, as a child of `parent`.
+fn child(forger: &Forger, n: u32, day: i64, tier: &str, life: u64, parent: Option<&Reference>) -> Reference {
+    let id = SnapshotId::new(NOW + day * 86_400, n);
+    forger.put_as(Archive::State, &id, 2_000_000_000 + u64::from(n), Vec::new(), &|draft| {
+        draft.place.tier = Some(tier.to_owned());
+        draft.place.parent = parent.map(|p| p.id.clone());
+        let mut life = format!("# life {life}");
+        if let Some(parent) = parent {
+            life = format!("{life}\n# parent {} {}", parent.id, lifeboat::model::manifest::hex(&parent.sha256));
+        }
+        let tier = format!("# tier {tier}");
+        draft.commit = Box::new(move |text| text.replace("# tier monthly", &tier).replace("# life 365", &life));
+    })
+}
+
+#[test]
+fn chains_are_measured_and_end_with_their_first_life() {
+    let machine = machine();
+    let forger = Forger::of(&machine);
+    let full = child(&forger, 1, 1, "monthly", 20, None);
+    let daily = child(&forger, 2, 2, "daily", 37, Some(&full));
+    let hourly = child(&forger, 3, 3, "hourly", 2, Some(&daily));
+    let (listing, _) = run(&machine, |a| a.identity = Some(machine.kit())).unwrap();
+    let row = |r: &Reference| listing.snapshots.iter().find(|row| row.id == r.id.as_str()).unwrap();
+    let (first, second, third) = (row(&full), row(&daily), row(&hourly));
+    assert_eq!(
+        [first, second, third].map(|r| (r.chain, r.status)),
+        [(Some(1), "ok"), (Some(2), "ok"), (Some(3), "ok")]
+    );
+    assert_eq!(third.parent.as_deref(), Some(daily.id.as_str()));
+    assert_eq!(first.chain_stored, Some(first.stored));
+    assert_eq!(third.chain_stored, Some(first.stored + second.stored + third.stored));
+    // The daily lives longer than the full that it leans on, the hourly less.
+    assert_eq!(first.expires.as_deref(), Some("2026-12-12T20:15:00Z"));
+    assert_eq!(second.expires, first.expires);
+    assert_eq!(third.expires.as_deref(), Some("2026-11-26T20:15:00Z"));
+    let text = listing.text();
+    let tail = &daily.id.as_str()[17..];
+    let line = text.lines().find(|l| l.starts_with(hourly.id.as_str())).unwrap();
+    assert!(line.contains("  hourly ") && line.contains(&format!("  {tail}   3 ")), "{text}");
+    assert!(line.contains("  2026-11-26  ") && text.lines().all(|l| l.len() <= 100), "{text}");
+    let json = serde_json::to_value(third).unwrap();
+    assert_eq!((json["chain"].as_u64(), json["expires"].as_str()), (Some(3), Some("2026-11-26T20:15:00Z")));
+}
+
+#[test]
+fn a_broken_chain_is_damage_until_its_keep_is_over_and_then_expired() {
+    let mut machine = machine();
+    let forger = Forger::of(&machine);
+    let full = child(&forger, 1, 0, "monthly", 20, None);
+    let daily = child(&forger, 2, 1, "daily", 37, Some(&full));
+    let hourly = child(&forger, 3, 2, "hourly", 2, Some(&daily));
+    let dir = machine.store().join("state/monthly/testhost").join(full.id.as_str());
+    std::fs::remove_file(dir.join("manifest.jsonl.zst.age")).unwrap();
+    let mut at = |days: i64| {
+        machine.world.fixed_now = Some(NOW + days * 86_400);
+        let (listing, _) = run(&machine, |_| {}).unwrap();
+        let row = |r: &Reference| {
+            let row = listing.snapshots.iter().find(|row| row.id == r.id.as_str()).unwrap();
+            assert_eq!((row.chain, row.chain_stored, &row.expires), (None, None, &None));
+            row.status
+        };
+        let text = listing.text();
+        (row(&full), row(&daily), row(&hourly), text)
+    };
+    // The hourly is kept for a day, the daily for thirty; the full's own life is twenty days.
+    let (one, two, three, text) = at(2);
+    assert_eq!((one, two, three), ("damaged", "damaged", "damaged"));
+    assert!(text.contains(&format!("  damaged: {} of its chain is missing or damaged\n", full.id)), "{text}");
+    let (one, two, three, text) = at(3);
+    assert_eq!((one, two, three), ("damaged", "damaged", "expired"));
+    assert!(text.contains("  expired: the time that hourly is kept is over, and "), "{text}");
+    assert_eq!(at(20).0, "expired");
+    assert_eq!((at(30).1, at(31).1), ("damaged", "expired"));
+    // Longer keeps make it damage again: what was promised decides.
+    machine.configure(|text| {
+        text.replace("daily = \"30d\"", "daily = \"60d\"").replace("hourly = \"24h\"", "hourly = \"2d\"")
+    });
+    let (listing, _) = run(&machine, |_| {}).unwrap();
+    let status = |id: &str| listing.snapshots.iter().find(|row| row.id == id).unwrap().status;
+    assert_eq!((status(daily.id.as_str()), status(hourly.id.as_str())), ("damaged", "expired"));
+}
+
+#[test]
+fn what_is_pinned_has_no_end() {
+    let machine = machine();
+    let forger = Forger::of(&machine);
+    let full = child(&forger, 1, 0, "monthly", 20, None);
+    let store = machine.store().join("state");
+    std::fs::create_dir_all(store.join("pinned/testhost")).unwrap();
+    let from = store.join("monthly/testhost").join(full.id.as_str());
+    std::fs::rename(from, store.join("pinned/testhost").join(full.id.as_str())).unwrap();
+    let (listing, _) = run(&machine, |_| {}).unwrap();
+    let row = listing.snapshots.iter().find(|row| row.id == full.id.as_str()).unwrap();
+    assert_eq!((row.status, row.chain, &row.expires), ("ok", Some(1), &None));
+}
+
+#[test]
+fn a_life_without_end_breaks_nothing() {
+    let machine = machine();
+    let full = child(&Forger::of(&machine), 1, 0, "monthly", u64::MAX, None);
+    let (listing, _) = run(&machine, |_| {}).unwrap();
+    let row = listing.snapshots.iter().find(|row| row.id == full.id.as_str()).unwrap();
+    assert_eq!((row.status, &row.expires), ("ok", &None));
+    assert!(listing.text().contains(full.id.as_str()));
 }

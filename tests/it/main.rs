@@ -11,11 +11,17 @@ mod cli;
 /// Keys, kit and configuration.
 mod init;
 
+/// Which keys are in force, kits written again and checked.
+mod keys;
+
 /// The layers of the design, by reading the source.
 mod layering;
 
 /// Specials, files that change, databases, nested and absent sources.
 mod scan;
+
+/// The content rule against a labelled set.
+mod labelled;
 
 /// What is secret stays in its bundle.
 mod secrets;
@@ -26,11 +32,20 @@ mod list;
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
+/// Histories of edits, and every snapshot of them.
+mod history;
+
 /// Archives forged by somebody who holds the keys, and other tools of attackers.
 mod forge;
 
 /// What a malicious holder of the keys could sign: each refused, and nothing written.
 mod hostile;
+
+/// Chains forged member by member: what comes back, and which snapshot is taken.
+mod chains;
+
+/// What a malicious holder of the keys could sign as a chain.
+mod hostile_chains;
 
 /// What somebody with write access to the store could do to it.
 mod tamper;
@@ -41,8 +56,19 @@ mod faults;
 /// Stores of earlier versions still open.
 mod golden;
 
+/// Tier, parent, life and reason of snapshots, as timelines in text.
+mod timelines;
+
+/// Years of tiers, parents and lives, on a made-up store.
+mod simulation;
+
+/// What is past its life goes, and nothing else.
+mod prune;
+
 /// Buckets in this process.
 mod fake_cloud;
+/// What a bucket is told to do by itself.
+mod lifecycle;
 
 /// What every store keeps, wherever it is.
 mod store_contract;

@@ -15,9 +15,9 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 use crate::world::Machine;
 
 /// Everything that has to come back, by path.
-type Tree = BTreeMap<PathBuf, String>;
+pub type Tree = BTreeMap<PathBuf, String>;
 
-fn tree(dir: &Path) -> Tree {
+pub fn tree(dir: &Path) -> Tree {
     let (mut out, mut pending, mut inodes) = (Tree::new(), vec![dir.to_owned()], BTreeMap::new());
     let mut all = Vec::new();
     while let Some(path) = pending.pop() {
@@ -74,14 +74,15 @@ fn changes(dir: &Path) -> BTreeMap<PathBuf, (i64, i64, u64)> {
     out
 }
 
-fn same(one: &Tree, other: &Tree) {
+pub fn same(one: &Tree, other: &Tree) {
     for (path, line) in one {
         assert_eq!(Some(line), other.get(path), "{path:?}");
     }
-    assert_eq!(one.len(), other.len());
+    let more: Vec<_> = other.keys().filter(|path| !one.contains_key(*path)).collect();
+    assert!(more.is_empty(), "more than there should be: {more:?}");
 }
 
-fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
+pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
@@ -97,7 +98,7 @@ fn readable(mode: u32, needed: u32) -> u32 {
 }
 
 /// Bytes that no compressor makes smaller, and no two of which are at the same place of two files.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     let mut out = vec![0; length];
     reader.fill(&mut out);

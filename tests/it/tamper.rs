@@ -260,7 +260,8 @@ fn two() -> (Case, Vec<String>, Vec<String>) {
     let first = machine.backup();
     machine.write("agent/notes.md", "other");
     machine.write("agent/.env", "API_KEY=fake-2222");
-    machine.world.fixed_now = Some(NOW + 3600);
+    // In another month, so that both are fulls.
+    machine.world.fixed_now = Some(NOW + 40 * 86_400);
     let second = machine.backup();
     let places = |get: &dyn Fn(&lifeboat::commands::backup::Done) -> String| vec![get(&first), get(&second)];
     let state = places(&|d| d.state.as_ref().unwrap().place.clone());

@@ -6,7 +6,7 @@
     store.py compare TREE JSON [DIR]    prints what differs, DIR's secrets included; fails if anything does
     store.py on-terminal COMMAND...     runs it, and types a passphrase when it is asked for one
 """
-import hashlib, json, os, pty, random, shutil, stat, subprocess, sys
+import array, base64, functools, hashlib, io, json, os, pty, random, shutil, stat, subprocess, sys, tarfile
 
 ZERO_MTIME = 1_700_000_000_000_000_000
 
@@ -65,6 +65,169 @@ def compare(got, want):
     return wrong
 
 
+class Blake3:
+    """BLAKE3 as its specification has it, of all chunks at once: each is a lane of 64 bits in integers of any size."""
+    IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+    ORDER = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+    START, END, PARENT, ROOT = 1, 2, 4, 8
+
+    @staticmethod
+    def lanes(values):
+        return int.from_bytes(array.array("Q", values).tobytes(), "little")
+
+    @staticmethod
+    def values(lanes, count):
+        out = array.array("Q")
+        out.frombytes(lanes.to_bytes(8 * count, "little"))
+        return out
+
+    @classmethod
+    def compress(cls, cv, words, count, counters, length, flags):
+        one = cls.lanes([1] * count)
+        mask = one * 0xFFFFFFFF
+        v = [*cv, *(one * x for x in cls.IV[:4]), counters, 0, one * length, one * flags]
+        turn = lambda x, n: (x >> n | x << 32 - n) & mask
+
+        def mix(a, b, c, d, x, y):
+            v[a] = v[a] + v[b] + x & mask
+            v[d] = turn(v[d] ^ v[a], 16)
+            v[c] = v[c] + v[d] & mask
+            v[b] = turn(v[b] ^ v[c], 12)
+            v[a] = v[a] + v[b] + y & mask
+            v[d] = turn(v[d] ^ v[a], 8)
+            v[c] = v[c] + v[d] & mask
+            v[b] = turn(v[b] ^ v[c], 7)
+
+        for _ in range(7):
+            for n, places in enumerate(((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
+                                        (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))):
+                mix(*places, words[2 * n], words[2 * n + 1])
+            words = [words[n] for n in cls.ORDER]
+        return [v[n] ^ v[n + 8] for n in range(8)]
+
+    @classmethod
+    def chunks(cls, data, first, count, flags):
+        """Chaining values of chunks of equal length."""
+        size = len(data) // count if count else 0
+        blocks = max(1, -(-size // 64))
+        words = array.array("I")
+        for at in range(0, max(1, len(data)), max(1, size)):
+            words.frombytes(data[at:at + size].ljust(blocks * 64, b"\0"))
+        one = cls.lanes([1] * count)
+        cv, counters = [one * x for x in cls.IV], cls.lanes(range(first, first + count))
+        for block in range(blocks):
+            last = block == blocks - 1
+            length = size - 64 * block if last else 64
+            mine = (cls.START if block == 0 else 0) | (cls.END | flags if last else 0)
+            block_words = [cls.lanes(words[16 * block + n::16 * blocks]) for n in range(16)]
+            cv = cls.compress(cv, block_words, count, counters, length, mine)
+        return [cls.values(x, count) for x in cv]
+
+    @classmethod
+    def hex(cls, data):
+        full = max(0, len(data) - 1) // 1024
+        parts = [cls.chunks(data[:full * 1024], 0, full, 0)] if full else []
+        parts.append(cls.chunks(data[full * 1024:], full, 1, 0 if full else cls.ROOT))
+        rows = [array.array("Q", [x for part in parts for x in part[n]]) for n in range(8)]
+        while len(rows[0]) > 1:
+            pairs = len(rows[0]) // 2
+            words = [cls.lanes(row[side:2 * pairs:2]) for side in (0, 1) for row in rows]
+            one = cls.lanes([1] * pairs)
+            flags = cls.PARENT | (cls.ROOT if len(rows[0]) == 2 else 0)
+            merged = cls.compress([one * x for x in cls.IV], words, pairs, 0, 64, flags)
+            rows = [cls.values(new, pairs) + row[2 * pairs:] for new, row in zip(merged, rows)]
+        return b"".join(row[0].to_bytes(4, "little") for row in rows).hex()
+
+
+@functools.lru_cache(maxsize=None)
+def blake3(data):
+    return Blake3.hex(data)
+
+
+def blake3_of_file(path, sha, known={}):
+    """Of a file whose SHA-256 is `sha`: most were there in the snapshot before."""
+    if sha not in known:
+        with open(path, "rb") as f:
+            known[sha] = Blake3.hex(f.read())
+    return known[sha]
+
+
+def named(member, name):
+    """A string as a JSON member: base64 where it is not UTF-8."""
+    try:
+        return {member: name.decode()}
+    except UnicodeDecodeError:
+        return {member + "_b64": base64.b64encode(name).decode()}
+
+
+def moment(ns):
+    return "%d.%09d" % (ns // 10**9, ns % 10**9)
+
+
+def listed(top, names, mask=0o7777):
+    """The manifest's entries, by path, of names below a directory, but for where their content is stored."""
+    top, all_of_it, out = os.fsencode(top), describe(top), {}
+    for name in sorted(map(encode, names)):
+        e = all_of_it[text(name)]
+        st = os.lstat(os.path.join(top, name))
+        line = {**named("path", name), "kind": e["kind"]}
+        out[name] = line
+        if e["kind"] == "file" and e["inode"] != text(name):
+            line.update(kind="hardlink", **named("target", encode(e["inode"])))
+            continue
+        line.update(uid=st.st_uid, gid=st.st_gid, mtime=moment(e["mtime"]))
+        if e["kind"] == "symlink":
+            line.update(named("target", encode(e["target"])))
+            continue
+        line["mode"] = "%o" % (int(e["mode"], 8) & mask)
+        line["xattrs"] = {n: base64.b64encode(bytes.fromhex(v)).decode() for n, v in e["xattrs"].items()}
+        if e["kind"] == "file":
+            line.update(size=e["size"], blake3=blake3_of_file(os.path.join(top, name), e["sha"]))
+    return out
+
+
+def unnamed(line, member):
+    return line[member].encode() if member in line else base64.b64decode(line[member + "_b64"])
+
+
+def stored(tar, lines):
+    """Adds where the tar holds the content of each entry."""
+    with tarfile.open(fileobj=io.BytesIO(tar), encoding="utf-8", errors="surrogateescape") as members:
+        name = lambda m: m.pax_headers.get("GNU.sparse.name", m.name)
+        places = {name(m).encode("utf-8", "surrogateescape"): m for m in members}
+    for path, line in lines.items():
+        if "delta" in line:
+            patch = places.get(b"lifeboat/patch/%d" % line["delta"]["n"])
+            if patch:
+                line["delta"]["at"] = patch.offset_data
+        elif line["kind"] == "file" and line["size"]:
+            member = places[path]
+            line["at"] = member.offset_data
+            if member.sparse is not None:
+                line["extents"] = [e for e in member.sparse if e[1]]
+
+
+def tree_digest(lines):
+    """Section 6."""
+    out = bytearray()
+    for path, line in sorted(lines.items()):
+        of = lines[unnamed(line, "target")] if line["kind"] == "hardlink" else line
+        fields = [path, line["kind"].encode()]
+        fields += [b"777"] if line["kind"] == "symlink" else [of["mode"].encode(), of["mtime"].encode()]
+        if line["kind"] == "file":
+            fields += [str(line["size"]).encode(), line["blake3"].encode()]
+        elif line["kind"] != "dir":
+            fields.append(unnamed(line, "target"))
+        for name, value in sorted(of.get("xattrs", {}).items()):
+            fields += [name.encode(), blake3(base64.b64decode(value)).encode()]
+        out += b"".join(f + b"\0" for f in fields) + b"\0"
+    return Blake3.hex(bytes(out))
+
+
+KINDS = {"file": "files", "dir": "directories", "symlink": "symlinks", "hardlink": "hardlinks", "missing": "missing",
+         "deleted": "deleted"}
+
+
 class Store:
     def __init__(self, top, series="vm1", rng=None):
         self.top, self.series, self.rng = top, series, rng or random.Random(0)
@@ -84,6 +247,7 @@ class Store:
         head = "# lifeboat recovery kit 1\n# series: %s\n" % series
         for name, body in (("kit", state + secrets), ("state", state), ("secrets", secrets)):
             with open("%s/%s.txt" % (top, name), "w") as f:
+                os.fchmod(f.fileno(), 0o600)
                 f.write(head + body + sign)
 
     def identity(self):
@@ -95,20 +259,38 @@ class Store:
         self.seq += self.rng.randrange(1, 5000)
         return "20261121T%06dZ-%08x" % (self.count, self.rng.getrandbits(32))
 
-    def seal(self, place, tar, archive, fields, key="sign.key"):
-        """Cuts a tar into frames and volumes, and commits it at `place`, a directory below the store."""
+    def seal(self, place, tar, archive, fields, lines, tree, key="sign.key"):
+        """Cuts a tar into frames and volumes, and commits it at `place`, a directory below the store. Its manifest has
+        `lines`, entries by path; `tree` is the digest."""
         out = "%s/%s" % (self.store, place)
         os.makedirs(out)
         recipient = self.state_to if archive == "state" else self.secrets_to
         frames = [sh("zstd", "-q", "-1", "-c", data=tar[i:i + 1_000_000]) for i in range(0, len(tar), 1_000_000)]
-        if archive == "secrets":
-            frames.append(b"\x50\x2a\x4d\x18" + (1000).to_bytes(4, "little") + bytes(1000))
         per = self.rng.choice([1, 2, 100])
-        objects = []
+        objects, volumes, table = [], [], []
         for n, i in enumerate(range(0, len(frames), per)):
-            objects.append(("%06d.tar.zst.age" % n, sh("age", "-r", recipient, data=b"".join(frames[i:i + per]))))
-        header = json.dumps({"format": 1, "archive": archive, "series": self.series}).encode() + b"\n"
-        manifest = sh("age", "-r", recipient, data=sh("zstd", "-q", "-c", data=header))
+            plain = b""
+            for k, frame in enumerate(frames[i:i + per], i):
+                length = min(1_000_000, len(tar) - 1_000_000 * k)
+                table.append([n, len(plain), len(frame), 1_000_000 * k, length, blake3(frame)])
+                plain += frame
+            if archive == "secrets" and i + per >= len(frames):
+                plain += b"\x50\x2a\x4d\x18" + (1000).to_bytes(4, "little") + bytes(1000)
+            sealed = sh("age", "-r", recipient, data=plain)
+            volumes.append({"header": sealed.index(b"\n", sealed.index(b"\n---") + 1) + 1, "plain": len(plain)})
+            objects.append(("%06d.tar.zst.age" % n, sealed))
+        said = {f.split()[1]: f.split()[2] for f in fields}
+        counts = {k: 0 for k in KINDS.values()}
+        for line in lines.values():
+            counts[KINDS[line["kind"]]] += 1
+        header = {"format": 1, "archive": archive, "series": self.series, "id": said["id"], "seq": int(said["seq"]),
+                  **{k: said[k] for k in ("tier", "generation", "parent") if k in said}, "program": "store.py",
+                  "started": "2026-11-21T20:15:00Z", "finished": "2026-11-21T20:15:00Z", "home": "/home/agent",
+                  "sources": [{"path": "home"}, {"path": "root"}], "counts": counts,
+                  "bytes": sum(l.get("size", 0) for l in lines.values()), "recipients": [recipient], "policy": "0" * 64,
+                  "tree": tree, "databases": [], "skipped": [], "volumes": volumes, "frames": table, "future": [1]}
+        manifest = "".join(json.dumps(l) + "\n" for l in [header] + [l for _, l in sorted(lines.items())]).encode()
+        manifest = sh("age", "-r", recipient, data=sh("zstd", "-q", "-c", data=manifest))
         objects.append(("manifest.jsonl.zst.age", manifest))
         for name, data in objects:
             with open(out + "/" + name, "wb") as f:
@@ -124,7 +306,14 @@ class Store:
            "-t", "lifeboat %s %s" % (self.series, name))
         return hashlib.sha256(commit).hexdigest()
 
-    def state(self, tree, tar, tier, parent=None, want=None):
+    def state(self, tree, tar, tier, parent=None, want=None, lines=None, tops=True):
+        """Commits a tar of the directory `tree`. Without `lines`, the manifest is that of a full, and nothing but
+        recover.sh reads it."""
+        whole = listed(tree, [p for p in describe(tree) if tops or p not in ("home", "root")])
+        if lines is None:
+            lines = {} if parent else whole
+        if not want:
+            stored(tar, lines)
         name = self.new_id()
         fields = ["# id " + name, "# seq %d" % self.seq, "# tier " + tier, "# generation " + name, "# life 2"]
         place = "state/%s/%s/%s" % (tier, self.series, name)
@@ -133,17 +322,21 @@ class Store:
             place += ".on." + parent["id"]
         if self.bundle:
             fields.append("# bundle %s %s 90" % self.bundle)
-        record = {"id": name, "tree": tree, "place": place, "sum": self.seal(place, tar, "state", fields)}
+        sealed = self.seal(place, tar, "state", fields, lines, tree_digest(whole))
+        record = {"id": name, "tree": tree, "place": place, "sum": sealed}
         with open("%s/expect/%s.json" % (self.top, name), "w") as f:
             json.dump(describe(tree) if want is None else want, f)
         with open(self.top + "/ids", "a") as f:
             f.write("%s %s\n" % (name, place))
         return record
 
-    def secrets(self, tar):
+    def secrets(self, tree, names, tar):
+        lines = listed(tree, map(text, names), mask=0o700)
+        stored(tar, lines)
         name = self.new_id()
         fields = ["# id " + name, "# seq %d" % self.seq, "# life 90"]
-        self.bundle = (name, self.seal("secrets/%s/%s" % (self.series, name), tar, "secrets", fields))
+        place = "secrets/%s/%s" % (self.series, name)
+        self.bundle = (name, self.seal(place, tar, "secrets", fields, lines, tree_digest(lines)))
         return name
 
 
@@ -200,12 +393,12 @@ def full_tar(tree, tops, databases=()):
 
 
 def incremental_tar(parent, tree, tops, rng, whole=0.2):
-    """The members of an incremental of `tree` against `parent`, both directories."""
+    """The tar of an incremental of `tree` against `parent`, both directories, and what its manifest lists."""
     old, new = describe(parent), describe(tree)
     stage = tree + ".stage." + str(rng.getrandbits(40))
     os.makedirs(stage + "/lifeboat/delta")
     os.makedirs(stage + "/lifeboat/patch")
-    touched, members, links, deltas = set(), set(), [], 0
+    touched, members, links, deltas = set(), set(), [], {}
     deleted = [p for p in old if p not in new or new[p]["kind"] != old[p]["kind"]]
     deleted += ["home/never/was/%d" % rng.getrandbits(20)]
     touched.update(deleted)
@@ -243,8 +436,8 @@ def incremental_tar(parent, tree, tops, rng, whole=0.2):
             if base is None or rng.random() < whole:
                 members.add(p)
                 continue
-            delta(stage, deltas, parent, tree, p, base, rng)
-            deltas += 1
+            extents = delta(stage, len(deltas), parent, tree, p, base, rng)
+            deltas[p] = {"n": len(deltas), **named("base", encode(base)), "extents": extents}
     for p in touched:
         up = os.path.dirname(p)
         if new.get(up, {}).get("kind") == "dir":
@@ -259,7 +452,12 @@ def incremental_tar(parent, tree, tops, rng, whole=0.2):
     own = []
     for at, _, files in os.walk(os.fsencode(stage)):
         own += sorted(os.path.relpath(os.path.join(at, f), os.fsencode(stage)) for f in files)
-    return tar((stage, own), (tree, sorted(map(encode, members))))
+    lines = listed(tree, members | set(deltas) | {q for q, _ in links})
+    for p, d in deltas.items():
+        lines[encode(p)]["delta"] = d
+    for p in deleted:
+        lines.setdefault(encode(p), {**named("path", encode(p)), "kind": "deleted"})
+    return tar((stage, own), (tree, sorted(map(encode, members)))), lines
 
 
 def delta(stage, n, parent, tree, path, base, rng):
@@ -285,6 +483,7 @@ def delta(stage, n, parent, tree, path, base, rng):
         with open("%s/lifeboat/patch/%d" % (stage, n), "wb") as f:
             f.write(b"".join(data[at:at + length] for at, length in extents))
     shutil.copystat(full, os.fsencode(name))
+    return extents
 
 
 class History:
@@ -463,17 +662,19 @@ def random_store(top, seed):
             for path in ("home/.agent/.env", "home/.agent/keys/id"):
                 with open(secret + "/" + path, "wb") as f:
                     f.write(b"secret %d\n" % n)
+                os.chmod(secret + "/" + path, 0o600)
                 os.utime(secret + "/" + path, ns=(n, n))
             os.chmod(secret + "/home/.agent/keys", 0o500)
             os.utime(secret + "/home/.agent/keys", ns=(7, 7))
             names = [b"home/.agent/keys", b"home/.agent/.env", b"home/.agent/keys/id"]
-            store.secrets(tar((secret, names)))
+            store.secrets(secret, names, tar((secret, names)))
         tree = history.copy()
         if n == 0:
-            snapshots.append(store.state(tree, full_tar(tree, tops, [b"home/x.db"]), tier))
+            snapshots.append(store.state(tree, full_tar(tree, tops, [b"home/x.db"]), tier, tops=tops))
         else:
             parent = snapshots[[0, 0, 1, 2, 1][n] if tops else rng.randrange(n)]
-            snapshots.append(store.state(tree, incremental_tar(parent["tree"], tree, tops, rng), tier, parent))
+            made, lines = incremental_tar(parent["tree"], tree, tops, rng)
+            snapshots.append(store.state(tree, made, tier, parent, lines=lines, tops=tops))
         history.step(rng.choice([0, 3, 25]) if n else 25)
 
 
@@ -511,7 +712,8 @@ def many(top):
         for n in range(10000):
             f.seek(4096 * 2 * n)
             f.write(b"new")
-    store.state(live, incremental_tar(full, live, True, rng, whole=0), "daily", parent)
+    made, lines = incremental_tar(full, live, True, rng, whole=0)
+    store.state(live, made, "daily", parent, lines=lines)
 
 
 def hostile(top):

@@ -93,7 +93,7 @@ pub(super) fn pin(conn: &Connection) -> Result<(), Stop> {
 }
 
 /// Writes every page that the open transaction sees to `spool`.
-pub(super) fn pages(conn: &Connection, job: &Job<'_>, spool: &mut Spool) -> Result<Shape, Stop> {
+pub(super) fn pages(conn: &Connection, job: &Job<'_>, spool: &mut Spool<'_>) -> Result<Shape, Stop> {
     let page_size: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(stop)?;
     let shape = match conn.prepare("SELECT data FROM sqlite_dbpage('main') ORDER BY pgno") {
         Ok(mut statement) => {
@@ -123,7 +123,7 @@ pub(super) fn pages_by_backup(
     conn: &Connection,
     page_size: u32,
     job: &Job<'_>,
-    spool: &mut Spool,
+    spool: &mut Spool<'_>,
 ) -> Result<Shape, Stop> {
     // By name only: opening the file would end with all locks on it given up.
     let dir = PrivateDir::new(job, std::fs::metadata(job.path).at("read", job.path)?.len())?;

@@ -19,7 +19,7 @@ const IN_MEMORY_BYTES_MAX: u64 = 256 << 20;
 const MEMORY: &str = "/dev/shm";
 
 /// Copies the database with its journals, recovers the copy and takes the image from there.
-pub(super) fn image(job: &Job<'_>) -> Result<Seen, Stop> {
+pub(super) fn image<'a>(job: &Job<'a>) -> Result<Seen<'a>, Stop> {
     let before = Files::of(job.path)?;
     if !before.settled() {
         return Err(Stop::Again("it is being written to".to_owned()));
@@ -134,7 +134,7 @@ impl PrivateDir {
     }
 
     /// Appends the database in here to `spool`.
-    pub(super) fn pour(&self, spool: &mut Spool) -> Result<u64, Stop> {
+    pub(super) fn pour(&self, spool: &mut Spool<'_>) -> Result<u64, Stop> {
         let path = self.database();
         let file = File::open(&path).at("read", &path)?;
         let bytes = file.metadata().at("read", &path)?.len();

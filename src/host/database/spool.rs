@@ -9,24 +9,31 @@ use age::x25519::Identity;
 use age::{Decryptor, Encryptor};
 use tempfile::TempPath;
 
-use super::{Privacy, Stop};
+use super::{Job, Privacy, Sink, Stop};
 use crate::error::{At, Error};
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// An image being written.
-pub(super) enum Spool {
+pub(super) enum Spool<'a> {
     /// A private file with a name, so that SQLite can look at it.
     Plain { file: BufWriter<File>, path: TempPath },
     /// A file without a name, sealed to an identity that nobody else ever sees.
     Sealed { file: StreamWriter<BufWriter<File>>, identity: Identity, staging: std::path::PathBuf },
+    /// Somebody who wants to see the image only once.
+    Sink(&'a dyn Sink),
 }
 
-impl Spool {
-    /// An empty spool in `staging`.
-    pub(super) fn new(staging: &Path, privacy: Privacy) -> Result<Self, Stop> {
-        match privacy {
+impl<'a> Spool<'a> {
+    /// An empty spool, in staging where the job names nobody else.
+    pub(super) fn new(job: &Job<'a>) -> Result<Self, Stop> {
+        let staging = job.staging;
+        if let Some(sink) = job.sink {
+            sink.restart()?;
+            return Ok(Spool::Sink(sink));
+        }
+        match job.privacy {
             Privacy::Open => {
                 // Only the owner may read it, whatever the umask says: tempfile's own default.
                 let named = tempfile::Builder::new().prefix("database-").tempfile_in(staging);
@@ -51,6 +58,7 @@ impl Spool {
         match self {
             Spool::Plain { file, path } => file.write_all(bytes).at("write to", path)?,
             Spool::Sealed { file, staging, .. } => file.write_all(bytes).at("write to", staging)?,
+            Spool::Sink(sink) => sink.write(bytes)?,
         }
         Ok(())
     }
@@ -64,6 +72,7 @@ impl Spool {
         let copied = match self {
             Spool::Plain { file, .. } => io::copy(&mut part, file),
             Spool::Sealed { file, .. } => io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, part), file),
+            Spool::Sink(sink) => return pour(&mut part, *sink, bytes, path),
         };
         if copied.at("copy", path)? < bytes {
             return Err(Stop::Again("it changes while it is read".to_owned()));
@@ -73,7 +82,7 @@ impl Spool {
 
     /// Nothing more is written.
     #[must_use = "an unfinished spool is lost"]
-    pub(super) fn finish(self) -> Result<Spooled, Stop> {
+    pub(super) fn finish(self) -> Result<Spooled<'a>, Stop> {
         match self {
             Spool::Plain { file, path } => {
                 let file = file.into_inner().map_err(io::IntoInnerError::into_error).at("write to", &path)?;
@@ -89,22 +98,46 @@ impl Spool {
                     .map_err(|e| Error::failed("cannot open a sealed database copy").because(e))?;
                 Ok(Spooled::Sealed(Box::new(reader)))
             }
+            Spool::Sink(_) => Ok(Spooled::Seen(std::marker::PhantomData)),
         }
     }
 }
 
-/// A complete image.
-pub(super) enum Spooled {
-    Plain { file: File, path: TempPath },
-    Sealed(Box<StreamReader<BufReader<File>>>),
+/// Shows `sink` exactly `bytes` of a file.
+fn pour(part: &mut dyn Read, sink: &dyn Sink, bytes: u64, path: &Path) -> Result<(), Stop> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut done = 0;
+    loop {
+        match part.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                sink.write(&buffer[..n])?;
+                done += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e).at("copy", path).map_err(Stop::from),
+        }
+    }
+    if done < bytes { Err(Stop::Again("it changes while it is read".to_owned())) } else { Ok(()) }
 }
 
-impl Spooled {
+/// A complete image.
+pub(super) enum Spooled<'a> {
+    Plain {
+        file: File,
+        path: TempPath,
+    },
+    Sealed(Box<StreamReader<BufReader<File>>>),
+    /// It went to a sink, and is nowhere any more.
+    Seen(std::marker::PhantomData<&'a ()>),
+}
+
+impl Spooled<'_> {
     /// Its name, while it has one.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Spooled::Plain { path, .. } => Some(path),
-            Spooled::Sealed(_) => None,
+            Spooled::Sealed(_) | Spooled::Seen(_) => None,
         }
     }
 
@@ -118,6 +151,7 @@ impl Spooled {
                 Ok(Body::Plain(file))
             }
             Spooled::Sealed(reader) => Ok(Body::Sealed(reader)),
+            Spooled::Seen(_) => Err(Error::failed("a database that was streamed cannot be read again").into()),
         }
     }
 }

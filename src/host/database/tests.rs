@@ -488,11 +488,11 @@ fn without_the_page_table_the_backup_api_gives_the_same_image() {
         create(&place.database(), &format!("PRAGMA journal_mode=WAL; {TWO_TABLES} INSERT INTO a(x) VALUES ('y')"));
     for privacy in [Privacy::Open, Privacy::Secret] {
         let path = place.database();
-        let job = Job { path: &path, staging: place.staging.path(), privacy, checks: Checks::Quick };
+        let job = Job { path: &path, staging: place.staging.path(), privacy, checks: Checks::Quick, sink: None };
         let image = |by_backup: bool| {
             let conn = connect::foreign(&path, connect::Index::ReadOnly).unwrap();
             connect::pin(&conn).unwrap();
-            let mut spool = spool::Spool::new(job.staging, privacy).unwrap();
+            let mut spool = spool::Spool::new(&job).unwrap();
             let shape = if by_backup {
                 connect::pages_by_backup(&conn, 4096, &job, &mut spool).unwrap()
             } else {

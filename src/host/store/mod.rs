@@ -515,7 +515,7 @@ fn open_local(dir: &Path, access: Access) -> Result<LocalFileSystem> {
     }
     let local = LocalFileSystem::new_with_prefix(dir)
         .map_err(|e| Error::not_there(format!("cannot open the store {name}")).because(e))?;
-    Ok(local.with_fsync(true))
+    Ok(local.with_fsync(true).with_automatic_cleanup(true))
 }
 
 fn open_bucket(world: &World, bucket: &Bucket, limit: Option<u64>) -> Result<(Arc<dyn ObjectStore>, Door)> {

@@ -1,0 +1,64 @@
+//! The secrets bundle: always full, and written only when there is a reason to.
+
+use super::lineage::Lineage;
+use super::secret_set::SecretSet;
+use super::write_archive::{Committed, Run, Terms, write};
+use super::{Event, Events};
+use crate::error::Result;
+use crate::host::scan::Scan;
+use crate::model::entry::Kind;
+use crate::model::store_key::Archive;
+use crate::model::tree::NONE;
+
+/// The fact under which the catalog keeps the digests of the secrets that the newest bundle holds.
+const SECRETS: &str = "secrets";
+/// What the key of those digests is derived for.
+const CONTEXT: &str = "lifeboat 2026-11 digests of secrets in the catalog";
+/// Seconds in an hour.
+const HOUR_SECONDS: u64 = 3600;
+
+/// Writes a bundle if the secrets changed, or the newest one has lived a quarter of its time.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_if_changed(
+    run: &Run<'_>,
+    lineage: &mut Lineage,
+    scan: &mut Scan,
+    events: &mut Events<'_>,
+) -> Result<Option<Committed>> {
+    let key = run.key.derive(CONTEXT);
+    let before = SecretSet::parse(&run.catalog.fact(SECRETS)?.unwrap_or_default());
+    let set = SecretSet::of(scan, run.sources, &key, &run.config.secrets.recipients, &before)?;
+    let tree = &scan.tree;
+    let absent = tree.indices().any(|i| tree.node(i).kind == Kind::Missing && tree.node(i).parent == NONE);
+    // A source that is not there took its secrets with it; the bundle that has them is still the best one.
+    let same = set.is_as(&before) || (absent && set.is_part_of(&before));
+    let keep = u64::from(run.config.secrets.keep_hours) * HOUR_SECONDS;
+    let age = lineage.secrets.as_ref().map(|newest| run.world.now().abs_diff(newest.id.unix_seconds()));
+    let fresh = age.is_some_and(|age| age <= keep / 4);
+    if (same && fresh) || (set.is_empty() && lineage.secrets.is_none()) {
+        return run.catalog.set_fact(SECRETS, &if absent { before } else { set }.render()).map(|()| None);
+    }
+    if absent && !same {
+        events(Event::Warning(
+            "secrets changed while a source is not there: the new bundle lacks that source's secrets".to_owned(),
+        ));
+    }
+    events(Event::Phase("writing the secrets bundle"));
+    let terms = Terms {
+        archive: Archive::Secrets,
+        tier: None,
+        generation: None,
+        life: u64::from(run.config.secrets.keep_hours.div_ceil(24)),
+        seq: lineage.next_seq(run.world.now()),
+        parent: None,
+        prev: lineage.secrets.clone(),
+        bundle: None,
+    };
+    let committed = write(run, terms, scan, None, events)?;
+    // What could not be read is looked at again, and so is what changed meanwhile.
+    let complete = committed.outcome.unreadable.is_empty() && committed.outcome.changed == 0;
+    run.catalog.set_fact(SECRETS, &if complete { set } else { SecretSet::default() }.render())?;
+    Ok(Some(committed))
+}

@@ -1,0 +1,423 @@
+//! `lifeboat keys`: which keys are in force and where they are, the recovery kit once more, and whether a kit would do.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::init::{read_back, refuse_beside_store, write_kit};
+use super::session::{Configured, Keys, configuration, sha256, signing_key, signing_key_file};
+use super::snapshots::{self, Found};
+use super::write_archive::clock_text;
+use super::{Event, Events, Report};
+use crate::error::{At as _, Error, Kind, Result};
+use crate::host::store::{Access, Store};
+use crate::host::world::World;
+use crate::model::config::{Config, Identity};
+use crate::model::kit::{Kit, Opening, Which};
+use crate::model::path::{printable, printable_path};
+use crate::model::store_key::{Archive, MANIFEST, public_key};
+use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::manifest_file;
+use crate::stream::sign::{PublicKey, SigningKey};
+
+/// Bytes of a verification key on a store, at most.
+const KEY_BYTES_MAX: u64 = 4096;
+
+// ---------------------------------------------------------------- show
+
+/// What can be told of this host's keys.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// The series.
+    pub series: String,
+    /// The store.
+    pub store: String,
+    /// The configuration's file.
+    pub config: String,
+    /// The key that signs.
+    pub signing: Signing,
+    /// What the state archive is sealed to.
+    pub state: Sealed,
+    /// What the secrets bundle is sealed to.
+    pub secrets: Sealed,
+}
+
+/// The signing key.
+#[derive(Debug, Serialize)]
+pub struct Signing {
+    /// Its public half in one line, as `minisign -P` takes it; absent if it cannot be read.
+    pub public: Option<String>,
+    /// Its file.
+    pub file: String,
+    /// Why it cannot be used.
+    pub problem: Option<String>,
+}
+
+/// For whom an archive is sealed, and what opens it here.
+#[derive(Debug, Serialize)]
+pub struct Sealed {
+    /// age recipients.
+    pub recipients: Vec<String>,
+    /// Where the configuration says that the identity is: `keyring`, `file`, `command` or `none`.
+    pub identity: &'static str,
+    /// Where identities were found.
+    pub found: Vec<String>,
+    /// Whether one of them opens what is sealed to the recipients: it was tried.
+    pub opens: bool,
+    /// Where none was found, and why.
+    pub tried: Vec<String>,
+}
+
+impl Sealed {
+    fn text(&self, title: &str) -> String {
+        let mut out = format!("{title}\n");
+        for recipient in &self.recipients {
+            out.push_str(&format!("  recipient      {recipient}\n"));
+        }
+        let identity = match (self.found.join(", "), self.opens) {
+            (found, _) if found.is_empty() => "not found on this host".to_owned(),
+            (found, true) => format!("found: {found}"),
+            (found, false) => format!("found, but of another key: {found}"),
+        };
+        out.push_str(&format!("  identity       {identity}\n"));
+        for miss in &self.tried {
+            out.push_str(&format!("                 {miss}\n"));
+        }
+        out
+    }
+
+    fn problem(&self, which: Which) -> Option<String> {
+        (!self.found.is_empty() && !self.opens)
+            .then(|| format!("what was found for {} does not open what is sealed to its recipients", which.archive()))
+    }
+}
+
+impl Report for Shown {
+    fn text(&self) -> String {
+        let mut out = format!("series {}\n", self.series);
+        out.push_str(&format!("  store          {}\n  configuration  {}\n", self.store, self.config));
+        let public = self.signing.public.as_deref().unwrap_or("cannot be used");
+        out.push_str(&format!("  signing key    {public}\n                 in {}\n", self.signing.file));
+        out.push_str(&self.state.text("state archive"));
+        out.push_str(&self.secrets.text("secrets bundle"));
+        out
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let sealed = [self.state.problem(Which::State), self.secrets.problem(Which::Secrets)];
+        self.signing.problem.clone().into_iter().chain(sealed.into_iter().flatten()).collect()
+    }
+}
+
+/// Shows recipients, signing key, and where identities are; never a secret.
+///
+/// # Errors
+/// When there is no configuration, or it is wrong.
+pub fn show(world: &World, _events: &mut Events<'_>) -> Result<Shown> {
+    let Configured { config, file } = configured(world)?;
+    let keys = Keys::find(world, None, Some(&config), &[Which::State, Which::Secrets])?;
+    let signing = match signing_key(world, &file) {
+        Ok(key) => (Some(key.public().to_base64()), None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
+    let key_file = credential.filter(|c| c.exists()).unwrap_or_else(|| signing_key_file(&file));
+    Ok(Shown {
+        series: config.name.clone(),
+        store: printable(config.store.as_bytes()),
+        config: printable_path(&file),
+        signing: Signing { public: signing.0, file: printable_path(&key_file), problem: signing.1 },
+        state: sealed(&config, &keys, Which::State),
+        secrets: sealed(&config, &keys, Which::Secrets),
+    })
+}
+
+fn sealed(config: &Config, keys: &Keys, which: Which) -> Sealed {
+    let (recipients, identity) = in_force(config, which);
+    let proved =
+        Recipients::parse(recipients).and_then(|to| age_keys::prove(&to, &Identities::parse(keys.texts(which))?));
+    Sealed {
+        recipients: recipients.to_vec(),
+        identity: match identity {
+            Identity::Keyring => "keyring",
+            Identity::File(_) => "file",
+            Identity::Command(_) => "command",
+            Identity::None => "none",
+        },
+        found: keys.sources(which).into_iter().map(str::to_owned).collect(),
+        opens: proved.is_ok(),
+        tried: keys.misses(which),
+    }
+}
+
+fn in_force(config: &Config, which: Which) -> (&[String], &Identity) {
+    match which {
+        Which::State => (&config.state.recipients, &config.state.identity),
+        Which::Secrets => (&config.secrets.recipients, &config.secrets.identity),
+    }
+}
+
+fn configured(world: &World) -> Result<Configured> {
+    configuration(world)?.ok_or_else(|| {
+        Error::not_there("there is no configuration here, so there are no keys").hint("`lifeboat init` makes both")
+    })
+}
+
+// ---------------------------------------------------------------- export-kit
+
+/// What `keys export-kit` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct ExportArgs {
+    /// The new kit. It must not be there.
+    pub file: PathBuf,
+    /// Another kit, for the identities.
+    pub identity: Option<PathBuf>,
+    /// Protect the new kit with a passphrase.
+    pub passphrase: bool,
+}
+
+/// A kit that was written.
+#[derive(Debug, Serialize)]
+pub struct Exported {
+    /// Its file.
+    pub kit: String,
+    /// The series it is for.
+    pub series: String,
+    /// Whether it has a passphrase.
+    pub passphrase: bool,
+}
+
+impl Report for Exported {
+    fn text(&self) -> String {
+        format!(
+            "wrote the recovery kit {} of series {}, and opened with it what was sealed for a test\n\
+             Move it off this machine: whoever has it and can read the store reads everything.\n",
+            self.kit, self.series
+        )
+    }
+}
+
+/// Writes the recovery kit once more, from the keys that are in force, and proves it by a canary.
+///
+/// # Errors
+/// [`Kind::NoIdentity`] when this host does not hold both identities and no other kit was named; when what was found
+/// is of other keys than those in force; when the file is there already.
+pub fn export_kit(world: &World, args: &ExportArgs, _events: &mut Events<'_>) -> Result<Exported> {
+    let Configured { config, file } = configured(world)?;
+    let signing = signing_key(world, &file)?;
+    // A store that is out of reach is no reason to have no kit; where it is, only a local one needs no asking.
+    if let Ok(store) = Store::open(world, &config.store, Access::Existing) {
+        refuse_beside_store(&store, &args.file)?;
+    }
+    let mut keys = Keys::find(world, args.identity.as_deref(), Some(&config), &[Which::State, Which::Secrets])?;
+    let kit = Kit {
+        series: config.name.clone(),
+        store: config.store.clone(),
+        state: Some(opening(&config, &mut keys, Which::State)?),
+        secrets: Some(opening(&config, &mut keys, Which::Secrets)?),
+        signing_public: Some(signing.public().to_base64()),
+        signing_secret: Some(signing.to_base64()),
+        loose: Vec::new(),
+    };
+    let there = args.file.symlink_metadata().is_ok();
+    if let Err(e) = write_kit(world, args.passphrase, &kit, &args.file) {
+        // A kit that was not proved is worse than none; one that was there before is not ours to remove.
+        if !there && args.file.exists() {
+            std::fs::remove_file(&args.file).at("remove", &args.file)?;
+        }
+        return Err(e);
+    }
+    Ok(Exported { kit: printable_path(&args.file), series: config.name, passphrase: args.passphrase })
+}
+
+/// The identity whose recipient is in force, with that recipient.
+fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
+    let (recipients, _) = in_force(config, which);
+    // Identities that nothing opens any more are of no use in a kit for what comes.
+    let mut found = None;
+    for text in keys.texts(which) {
+        let recipient = age_keys::recipient_of(text)?;
+        if recipients.contains(&recipient) {
+            found = Some((recipient, SecretString::from(text.expose_secret())));
+            break;
+        }
+    }
+    if let Some((recipient, identities)) = found {
+        return Ok(Opening { recipient, identities });
+    }
+    // Says where it was looked for, if there was nothing.
+    keys.identities(which)?;
+    Err(Error::new(
+        Kind::NoIdentity,
+        format!("the identity at hand is of another key than {} is sealed to", which.archive()),
+    )
+    .hint("name the kit that belongs to this configuration with --identity FILE"))
+}
+
+// ---------------------------------------------------------------- check
+
+/// What `keys check` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct CheckArgs {
+    /// The kit.
+    pub kit: PathBuf,
+    /// Another store than the kit's.
+    pub store: Option<String>,
+}
+
+/// A kit that would do.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// The kit.
+    pub kit: String,
+    /// Its series.
+    pub series: String,
+    /// The store that was looked at.
+    pub store: String,
+    /// The key that signatures were checked with, as `minisign -P` takes it.
+    pub signing: String,
+    /// The newest archive of each kind.
+    pub opened: Vec<OpenedArchive>,
+    /// What the kit lacks, though it opens everything.
+    pub lacks: Vec<String>,
+}
+
+/// An archive that a kit opens.
+#[derive(Debug, Serialize)]
+pub struct OpenedArchive {
+    /// `state` or `secrets`.
+    pub archive: &'static str,
+    /// Its id.
+    pub id: String,
+    /// When it was made, RFC 3339.
+    pub time: String,
+    /// Files that its manifest counts.
+    pub files: u64,
+}
+
+impl Report for Checked {
+    fn text(&self) -> String {
+        let mut out = format!("{} opens series {} on {}\n", self.kit, self.series, self.store);
+        for one in &self.opened {
+            out.push_str(&format!("  {:<9}{}  {}  signed by the kit's key\n", one.archive, one.id, one.time));
+        }
+        out
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.lacks.clone()
+    }
+}
+
+/// Checks that a kit opens the newest archives of its series, and that they were signed with its key.
+///
+/// # Errors
+/// [`Kind::NoIdentity`] when it does not open one; [`Kind::Damaged`] when the keys or the store contradict each other;
+/// [`Kind::NotThere`] when there is no store, or nothing on it.
+pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result<Checked> {
+    let kit = read_back(world, &args.kit)?;
+    let name = printable_path(&args.kit);
+    let configured = configuration(world)?;
+    let config = configured.as_ref().map(|c| &c.config);
+    let or_configured = |own: &str, other: Option<&String>| match own {
+        "" => other.cloned(),
+        own => Some(own.to_owned()),
+    };
+    let url = args.store.clone().or_else(|| or_configured(&kit.store, config.map(|c| &c.store)));
+    let url = url.ok_or_else(|| Error::usage(format!("{name} names no store")).hint("name one with --store"))?;
+    let series = or_configured(&kit.series, config.map(|c| &c.name));
+    let series = series.ok_or_else(|| Error::usage(format!("{name} names no series: it is no recovery kit")))?;
+    let (key, mut lacks) = kit_key(&kit, &name)?;
+    let store = Store::open(world, &url, Access::Existing)?;
+    compare_keys(world, configured.as_ref().filter(|c| c.config.name == series), &store, &series, &key, &name)?;
+    let found = snapshots::load(&store, &series, Some(&key))?;
+    let mut opened = Vec::new();
+    for (which, archive) in [(Which::State, Archive::State), (Which::Secrets, Archive::Secrets)] {
+        match snapshots::newest(&found, archive) {
+            Some(newest) => opened.push(open(&store, newest, &kit, which, &name)?),
+            None if found.iter().any(|f| f.place.archive == archive) => {
+                // Says why none of them verifies.
+                snapshots::choose(&found, archive, &snapshots::Wanted::Latest, false, world.now())?;
+            }
+            None if archive == Archive::State => {
+                return Err(Error::not_there(format!("there is no snapshot of {series} on {}", store.name()))
+                    .hint("`lifeboat backup` makes one; `lifeboat list --all` shows what is there"));
+            }
+            None => events(Event::Note(format!("there is no secrets bundle of {series}, so none was opened"))),
+        }
+    }
+    if kit.signing_secret.is_none() {
+        lacks.push(format!("{name} has no signing key: it restores, and cannot continue the series"));
+    }
+    Ok(Checked { kit: name, series, store: store.name(), signing: key.to_base64(), opened, lacks })
+}
+
+/// The key that a kit checks signatures with; both halves must belong together.
+fn kit_key(kit: &Kit, name: &str) -> Result<(PublicKey, Vec<String>)> {
+    let public = kit.signing_public.as_ref().map(|text| PublicKey::from_text(text)).transpose()?;
+    let secret = kit.signing_secret.as_ref().map(|text| SigningKey::from_text(text.expose_secret())).transpose()?;
+    let derived = secret.map(|key| key.public());
+    match (public, derived) {
+        (Some(public), Some(derived)) if public.to_base64() != derived.to_base64() => {
+            Err(Error::damaged(format!("the two halves of the signing key in {name} do not belong together")))
+        }
+        (Some(key), _) => Ok((key, Vec::new())),
+        (None, Some(key)) => Ok((key, vec![format!("{name} does not name its public signing key")])),
+        (None, None) => Err(Error::usage(format!("{name} holds no signing key, so nothing can be checked with it"))
+            .hint("a recovery kit as `lifeboat init` writes it has one")),
+    }
+}
+
+/// The kit's key must be the one that this host signs with, and the one that claimed the name on the store.
+fn compare_keys(
+    world: &World,
+    configured: Option<&Configured>,
+    store: &Store,
+    series: &str,
+    key: &PublicKey,
+    name: &str,
+) -> Result<()> {
+    let own = configured.and_then(|c| signing_key(world, &c.file).ok()).map(|k| k.public());
+    if own.is_some_and(|own| own.to_base64() != key.to_base64()) {
+        return Err(Error::damaged(format!("{name} has another signing key than this host"))
+            .hint("it is the kit of another series of that name: `lifeboat keys export-kit FILE` writes this host's"));
+    }
+    let claimed = store.get_if_there(&public_key(series, 1), KEY_BYTES_MAX)?;
+    let claimed = claimed.and_then(|bytes| PublicKey::from_text(&String::from_utf8_lossy(&bytes)).ok());
+    if claimed.is_some_and(|claimed| claimed.to_base64() != key.to_base64()) {
+        return Err(Error::damaged(format!("{name} has another signing key than the series {series} on the store"))
+            .hint("somebody else's series has that name there, or the key was replaced"));
+    }
+    Ok(())
+}
+
+/// Opens the manifest of an archive with the kit.
+fn open(store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Result<OpenedArchive> {
+    let directory = found.place.directory();
+    let commit = found.verified().ok_or_else(|| Error::damaged(format!("{directory} does not verify")))?;
+    if let Some(damage) = found.damage() {
+        return Err(Error::damaged(format!("{directory} is damaged: {damage}")));
+    }
+    let identities = Identities::parse(kit.identities(which)).map_err(|e| {
+        Error::new(e.kind(), format!("{name} does not open {}", which.archive())).because(e.to_string())
+    })?;
+    let object = found.place.object(MANIFEST);
+    let sealed = store.get(&object, commit.manifest().size)?;
+    if sha256(&sealed) != commit.manifest().sha256 {
+        return Err(Error::damaged(format!("{object} is not what its commit says")));
+    }
+    let header = manifest_file::read_header(&object, &sealed, &identities).map_err(|e| match e.kind() {
+        Kind::NoIdentity => {
+            Error::new(Kind::NoIdentity, format!("{name} does not open {} {}", which.archive(), found.place.id))
+                .hint("it was sealed to other recipients: `lifeboat keys show` names those in force")
+        }
+        _ => e,
+    })?;
+    Ok(OpenedArchive {
+        archive: found.place.archive.word(),
+        id: found.place.id.to_string(),
+        time: clock_text(found.place.id.unix_seconds()),
+        files: header.counts.files,
+    })
+}
