@@ -8,6 +8,7 @@ pub mod bring_back;
 pub mod bundle;
 pub mod changes;
 pub mod contents;
+pub mod doctor;
 pub mod init;
 pub mod keys;
 pub mod lifecycle;
