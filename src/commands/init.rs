@@ -383,6 +383,7 @@ fn continue_series(
         None => sources(world, args)?,
     };
     claim(&store, &kit.series, &signing.public())?;
+    super::session::open_catalog(world, &kit.series)?.set_fact(super::lineage::CONTINUED, "by init")?;
     let kit = Kit { store: url, ..kit };
     finish(world, args, &kit, &signing, sources, what, Some(path), events)
 }

@@ -25,6 +25,9 @@ const CHAIN_CHECKED: &str = "chain checked";
 /// Who the last state archive was for.
 const RECIPIENTS: &str = "recipients";
 
+/// That `init` put this machine in the place of another one.
+pub const CONTINUED: &str = "continued";
+
 /// What came before: from the catalog, or, where that was lost, from what verifies on the store.
 pub struct Lineage {
     last_seq: u64,
@@ -64,6 +67,10 @@ impl Lineage {
         let reference = |archive| snapshots::newest(&found, archive).and_then(Found::reference);
         let verified = || found.iter().filter_map(Found::verified);
         let fulls = verified().filter(|c| c.archive == Archive::State && c.parent.is_none());
+        let fulls: Vec<i64> = fulls.map(|c| c.id.unix_seconds()).collect();
+        let recent = fulls.iter().filter(|made| made.abs_diff(run.world.now()) < DAY_SECONDS.unsigned_abs()).count();
+        // Who was told to go on with the series is no container that forgets, unless there was another such today.
+        let expected = run.catalog.fact(CONTINUED)?.is_some() && recent < 2;
         let newest = [Archive::State, Archive::Secrets].into_iter().filter_map(|a| snapshots::newest(&found, a));
         let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, f.commit_sha256))).collect();
         run.catalog.adopt(&adopted)?;
@@ -71,7 +78,7 @@ impl Lineage {
             last_seq: verified().map(|c| c.seq).max().unwrap_or(0),
             state: reference(Archive::State),
             secrets: reference(Archive::Secrets),
-            foreign_full: fulls.map(|c| c.id.unix_seconds()).max(),
+            foreign_full: fulls.into_iter().max().filter(|_| !expected),
         })
     }
 
