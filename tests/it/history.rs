@@ -160,7 +160,7 @@ fn apply(machine: &Machine, edit: &Edit) {
         Edit::Chmod(a, mode) if plain(&at(a)) && at(a).exists() => {
             let real = std::fs::canonicalize(at(a)).unwrap();
             if real.starts_with(machine.root()) && plain(&real) {
-                let mode = 0o700 | u32::from(*mode) % 0o100;
+                let mode = 0o700 | (u32::from(*mode) % 0o100);
                 std::fs::set_permissions(real, std::fs::Permissions::from_mode(mode)).unwrap();
             }
         }
