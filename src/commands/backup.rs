@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::lineage::Lineage;
+use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::write_archive::{Committed, Run, settle};
@@ -165,7 +166,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
     }
     if args.dry_run {
-        preview(&found, args, &mut done);
+        preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
         let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
@@ -259,20 +260,6 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
         found.tree.set_entry(index, &Entry { reason, ..Entry::new(Kind::Missing) });
     }
     Ok(found)
-}
-
-/// What a dry run can say without reading files.
-fn preview(found: &Scan, args: &Args, done: &mut Done) {
-    let written = |archive| {
-        let mine = found.tree.indices().map(|i| found.tree.node(i));
-        let files = mine.filter(|n| n.archive == archive && n.kind == Kind::File);
-        let (files, bytes) = files.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.size));
-        Written { id: String::new(), place: String::new(), tier: None, parent: None, files, bytes, stored: 0 }
-    };
-    done.secrets = Some(written(Archive::Secrets)).filter(|w| w.files > 0);
-    done.state = (!args.secrets_only).then(|| written(Archive::State));
-    let missing = found.tree.indices().filter(|i| found.tree.node(*i).kind == Kind::Missing);
-    done.unreadable = missing.map(|i| format!("{}: {}", found.shown(i), found.tree.entry(i).reason)).collect();
 }
 
 /// First the secrets, so that the state's commit can name their bundle.

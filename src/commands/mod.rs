@@ -19,6 +19,7 @@ pub mod members;
 pub mod opened;
 pub mod patch_spool;
 pub mod plan;
+pub mod preview;
 pub mod prune;
 pub mod read_ahead;
 pub mod remember;

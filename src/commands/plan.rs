@@ -162,7 +162,8 @@ impl Planner<'_> {
         let news = changes.looks.iter().filter(|(i, r)| r.is_none() && tree.node(*i).kind == Kind::File);
         let born = changes.later.iter().filter(|(_, r)| r.kind == Kind::File && r.born > self.parent);
         let sizes = news.map(|(i, _)| tree.node(*i).size).chain(born.map(|(_, r)| r.size));
-        let mut bases = Bases { sizes: sizes.filter(|size| *size > SMALL_COPY_BYTES).collect(), paths: HashMap::new() };
+        let sizes = sizes.filter(|size| *size > SMALL_COPY_BYTES).collect();
+        let mut bases = Bases { sizes, there: HashSet::new(), paths: HashMap::new() };
         if bases.sizes.is_empty() {
             return Ok(bases);
         }
@@ -181,13 +182,17 @@ impl Planner<'_> {
                 bases.paths.entry((grave.size, blake3)).or_insert(grave.path);
             }
         }
+        bases.there = bases.paths.keys().map(|(size, _)| *size).collect();
         Ok(bases)
     }
 }
 
 /// Contents by size and digest, and where the parent's tree has them.
 struct Bases {
+    /// Sizes that are wanted.
     sizes: HashSet<u64>,
+    /// Those of them that there are.
+    there: HashSet<u64>,
     paths: HashMap<(u64, [u8; 32]), Vec<u8>>,
 }
 
@@ -196,8 +201,9 @@ impl Bases {
         self.paths.get(&(size, blake3))
     }
 
+    /// Whether something of that size is there, so that it is worth hashing what may be a copy of it.
     fn may_have(&self, size: u64) -> bool {
-        self.sizes.contains(&size) && self.paths.keys().any(|(known, _)| *known == size)
+        self.there.contains(&size)
     }
 }
 

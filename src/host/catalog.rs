@@ -71,6 +71,12 @@ impl Catalog {
         }
     }
 
+    /// The catalog in `dir`, if there is one that can be used. Nothing is made or put aside.
+    pub fn existing(dir: &Path) -> Option<Catalog> {
+        let path = dir.join("catalog.sqlite");
+        if path.exists() { Self::try_open(&path).ok().flatten() } else { None }
+    }
+
     /// Removes the catalog in `dir`. What is not there need not be removed, and what cannot be shows when it is opened.
     pub fn discard(dir: &Path) {
         for suffix in ["", "-wal", "-shm"] {
