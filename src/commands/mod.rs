@@ -20,6 +20,7 @@ pub mod patch_spool;
 pub mod plan;
 pub mod prune;
 pub mod read_ahead;
+pub mod reading;
 pub mod remember;
 pub mod restore;
 pub mod secret_set;

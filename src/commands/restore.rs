@@ -6,19 +6,17 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::bring_back::{Goal, Plan};
-use super::opened::{Opened, keep_further_names, open};
-use super::session::{Configured, Keys, configuration, signing_key};
-use super::snapshots::{self, Choice, Found, Standing, Wanted, choose};
+use super::opened::{Opened, keep_further_names};
+use super::reading::{Reading, Where};
+use super::snapshots::{Found, Wanted};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
-use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::kit::Which;
 use crate::model::layout::Layout;
-use crate::model::path::{printable, printable_path};
-use crate::model::store_key::{Archive, is_name};
-use crate::stream::sign::PublicKey;
+use crate::model::path::printable_path;
+use crate::model::store_key::Archive;
 
 /// What `restore` was asked to do.
 #[derive(Clone, Debug)]
@@ -151,26 +149,20 @@ impl Report for Done {
 /// When it cannot be found, opened or verified, or the target holds something different. Nothing appears then.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     let begun = std::time::Instant::now();
-    let configured = configuration(world)?;
-    let config = configured.as_ref().map(|c| &c.config);
     let wanted = Wanted::parse(&args.snapshot, world.now())?;
     let which: Vec<Which> = match (args.no_secrets, args.secrets_only) {
         (true, _) => vec![Which::State],
         (_, true) => vec![Which::Secrets],
         _ => vec![Which::State, Which::Secrets],
     };
-    let mut keys = Keys::find(world, args.identity.as_deref(), config, &which)?;
-    let (url, series) = whereabouts(args, &keys, configured.as_ref())?;
-    let store = Store::open(world, &url, Access::Existing)?;
-    let key = public_key(world, &keys, configured.as_ref())?;
-    if key.is_none() && !args.allow_unsigned {
-        return Err(Error::failed("there is no key here to check signatures with").hint(
-            "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
-        ));
-    }
-    let found = snapshots::load(&store, &series, key.as_ref())?;
-    warn(&found, world.now(), events);
-    let mut archives = open_archives(world, args, &wanted, &store, &found, &mut keys, events)?;
+    let place = Where {
+        identity: args.identity.clone(),
+        store: args.store.clone(),
+        name: args.name.clone(),
+        allow_unsigned: args.allow_unsigned,
+    };
+    let mut reading = Reading::begin(world, &place, &which, events)?;
+    let mut archives = open_archives(args, &wanted, &mut reading, events)?;
     if let [state, secrets] = &mut archives[..] {
         keep_further_names(state, &secrets.tree)?;
     }
@@ -186,16 +178,16 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
     } else {
-        plan.carry_out(world, &store, &limits, events)?;
+        plan.carry_out(world, &reading.store, &limits, events)?;
     }
     let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
     Ok(Done {
-        series,
-        store: store.name(),
+        series: reading.series.clone(),
+        store: reading.store.name(),
         state: id(Archive::State),
         secrets: id(Archive::Secrets),
-        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &found) },
+        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &reading.found) },
         target: target.as_deref().map_or_else(|| "where it was".to_owned(), printable_path),
         restored: totals.restored,
         same: totals.same,
@@ -219,95 +211,38 @@ fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
     (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
-/// Store and series: as told, else as the kit says, else as configured.
-fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
-    let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
-    let kit = keys.kit();
-    let config = configured.map(|c| &c.config);
-    let url =
-        args.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
-    let url = url.ok_or_else(|| {
-        Error::not_there("no store was named, and neither a kit nor a configuration names one")
-            .hint("name the recovery kit with --identity, or the store with --store")
-    })?;
-    let series =
-        args.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
-    let series = series.ok_or_else(|| {
-        Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
-    })?;
-    if !is_name(&series) {
-        return Err(Error::usage(format!("`{}` is no name of a series", printable(series.as_bytes()))));
-    }
-    Ok((url, series))
-}
-
-fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(configured.and_then(|c| signing_key(world, &c.file).ok()).map(|key| key.public()))
-}
-
-/// Says what a person should know about the store before trusting it.
-fn warn(found: &[Found], now: i64, events: &mut Events<'_>) {
-    for one in found {
-        if let Standing::Unverified { why, .. } = &one.standing {
-            let why = printable(why.to_string().as_bytes());
-            events(Event::Warning(format!("{} does not verify and is skipped: {why}", one.place.directory())));
-        }
-    }
-    for line in snapshots::hidden(found, now) {
-        events(Event::Warning(format!("something may have been removed from the store: {line}")));
-    }
-}
-
 fn open_archives(
-    world: &World,
     args: &Args,
     wanted: &Wanted,
-    store: &Store,
-    found: &[Found],
-    keys: &mut Keys,
+    reading: &mut Reading,
     events: &mut Events<'_>,
 ) -> Result<Vec<Opened>> {
     let mut archives = Vec::new();
     if !args.secrets_only {
-        let state = choose(found, Archive::State, wanted, args.allow_unsigned, world.now())?;
-        say(&state, events);
-        archives.push(open(store, found, &state.chain, args.allow_unsigned, keys.identities(Which::State)?)?);
+        archives.push(reading.open(Archive::State, wanted, events)?);
     }
-    if !args.no_secrets {
-        // The newest keys are wanted even with an old state: those of that day were rotated since.
-        let which = if args.secrets_only { wanted } else { &Wanted::Latest };
-        match choose(found, Archive::Secrets, which, args.allow_unsigned, world.now()) {
-            Ok(bundle) => {
-                say(&bundle, events);
-                let identities = keys.identities(Which::Secrets).map_err(|e| {
-                    Error::new(e.kind(), e.to_string())
-                        .because(e)
-                        .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets")
-                })?;
-                archives.push(open(store, found, &bundle.chain, args.allow_unsigned, identities)?);
-            }
-            // An agent without secrets has no bundle; that is no reason to keep its state from it.
-            Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {
-                let promised = archives.iter().any(|a| a.commit().bundle.is_some());
-                let text = "there is no secrets bundle on the store".to_owned();
-                events(if promised { Event::Warning(text) } else { Event::Note(text) });
-            }
-            Err(e) => return Err(e),
+    if args.no_secrets {
+        return Ok(archives);
+    }
+    // The newest keys are wanted even with an old state: those of that day were rotated since.
+    let which = if args.secrets_only { wanted } else { &Wanted::Latest };
+    match reading.choose(Archive::Secrets, which).map(drop) {
+        Ok(()) => {
+            let bundle = reading.open(Archive::Secrets, which, events).map_err(|e| match e.kind() {
+                Kind::NoIdentity => Error::new(e.kind(), e.to_string())
+                    .because(e)
+                    .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets"),
+                _ => e,
+            })?;
+            archives.push(bundle);
         }
+        // An agent without secrets has no bundle; that is no reason to keep its state from it.
+        Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {
+            let promised = archives.iter().any(|a| a.commit().bundle.is_some());
+            let text = "there is no secrets bundle on the store".to_owned();
+            events(if promised { Event::Warning(text) } else { Event::Note(text) });
+        }
+        Err(e) => return Err(e),
     }
     Ok(archives)
-}
-
-/// Says what was passed over, and what is restored though nobody vouches for it.
-fn say(choice: &Choice<'_>, events: &mut Events<'_>) {
-    for line in &choice.skipped {
-        events(Event::Warning(line.clone()));
-    }
-    for found in choice.chain.iter().filter(|f| f.verified().is_none()) {
-        let dir = found.place.directory();
-        events(Event::Warning(format!("{dir} does not verify, and is restored because of --allow-unsigned")));
-    }
 }
