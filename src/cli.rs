@@ -1,5 +1,7 @@
 //! The command line: parsing, dispatch, help. A contract: scripts rely on it.
 
+mod look;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +61,24 @@ enum Command {
     /// Bring a snapshot back, from kit and store alone
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Show what is in a snapshot
+    #[command(after_help = look::LS_HELP)]
+    Ls(look::LsArgs),
+    /// Write one file of a snapshot to stdout
+    #[command(after_help = look::CAT_HELP)]
+    Cat(look::CatArgs),
+    /// Write a file or directory of a snapshot to stdout, as tar
+    #[command(after_help = look::DUMP_HELP)]
+    Dump(look::DumpArgs),
+    /// Look for names, in one snapshot or in all
+    #[command(after_help = look::FIND_HELP)]
+    Find(look::FindArgs),
+    /// Compare two snapshots
+    #[command(after_help = look::DIFF_HELP)]
+    Diff(look::DiffArgs),
+    /// Show the history of one file
+    #[command(after_help = look::LOG_HELP)]
+    Log(look::LogArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -408,6 +428,12 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             let result = prune::run(world, &prune::Args { dry_run, yes }, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
+        Command::Ls(a) => look::ls(world, voice, a),
+        Command::Cat(a) => look::cat(world, voice, a),
+        Command::Dump(a) => look::dump(world, voice, a),
+        Command::Find(a) => look::find(world, voice, a),
+        Command::Diff(a) => look::diff(world, voice, a),
+        Command::Log(a) => look::log(world, voice, a),
         Command::Keys(a) => keys_command(world, voice, a.what),
     }
 }

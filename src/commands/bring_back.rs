@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::opened::{Opened, check_together, overridden};
 use super::{Event, Events, bytes_text};
-use crate::error::{At as _, Error, Kind as ErrorKind, Result};
+use crate::error::{At as _, Error, Result};
 use crate::host::compare::{Fate, LinksAbove, case_collisions, compare, free_bytes, nearest_directory};
 use crate::host::extract::{Extractor, Limits, failed};
 use crate::host::links::{self, LinkTarget};
@@ -466,28 +466,17 @@ impl Part<'_> {
         extractor: &Extractor<'_>,
         world: &World,
     ) -> Result<()> {
-        let member = &self.archive.members[level];
-        let object = &member.commit.volumes()[volume];
-        let name = member.place.object(&object.name);
-        // The listing has shown that its size is the commit's; age and the digests of the frames vouch for every byte.
-        let mut sealed = store.open_object(&name, object.size);
-        let (place, frames, identities) =
-            (&member.header.volumes[volume], member.frames(volume), &self.archive.identities);
-        let needed = |frame: &Frame| extractor.needs(level, frame.tar_offset, frame.tar_end());
-        let mut each = |frame: &Frame, tar: &[u8]| {
+        let frames = self.archive.members[level].frames(volume);
+        let needed: Vec<&Frame> = frames.iter().filter(|f| extractor.needs(level, f.tar_offset, f.tar_end())).collect();
+        let each = &mut |frame: &Frame, tar: &[u8]| {
             world.check_stop()?;
             extractor.frame(level, frame.tar_offset, tar)
         };
-        reader.read(&name, &mut sealed, place, frames, identities, &needed, &mut each).map_err(|e| {
-            // The manifest could be opened: a volume that cannot was put there by somebody else.
-            if e.kind() == ErrorKind::NoIdentity {
-                return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);
-            }
-            if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
-                return e.hint("another snapshot may be whole: `lifeboat list` shows them");
-            }
-            e
-        })
+        if needed.len() < frames.len() {
+            self.archive.read_frames(reader, store, level, volume, &needed, each)
+        } else {
+            self.archive.read_volume(reader, store, level, volume, each)
+        }
     }
 
     fn links(&self, stages: &[Stage], layout: &Layout, limits: &Limits) -> Result<()> {

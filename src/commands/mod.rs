@@ -6,14 +6,22 @@
 pub mod backup;
 pub mod bring_back;
 pub mod bundle;
+pub mod cat;
 pub mod changes;
 pub mod contents;
+pub mod diff;
+pub mod dump;
+pub mod file_reader;
+pub mod find;
 pub mod init;
 pub mod keys;
 pub mod lifecycle;
 pub mod lineage;
 pub mod list;
 pub mod listing;
+pub mod log;
+pub mod look;
+pub mod ls;
 pub mod members;
 pub mod opened;
 pub mod patch_spool;
@@ -28,6 +36,7 @@ pub mod session;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
+pub mod versions;
 pub mod write_archive;
 
 /// Something a person may want to know while a command runs.

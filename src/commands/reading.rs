@@ -60,8 +60,7 @@ impl Reading {
             ));
         }
         let found = snapshots::load(&store, &series, key.as_ref())?;
-        let reading =
-            Reading { series, store, found, allow_unsigned: place.allow_unsigned, keys, now: world.now() };
+        let reading = Reading { series, store, found, allow_unsigned: place.allow_unsigned, keys, now: world.now() };
         reading.warn(events);
         Ok(reading)
     }

@@ -211,12 +211,7 @@ fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
     (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
-fn open_archives(
-    args: &Args,
-    wanted: &Wanted,
-    reading: &mut Reading,
-    events: &mut Events<'_>,
-) -> Result<Vec<Opened>> {
+fn open_archives(args: &Args, wanted: &Wanted, reading: &mut Reading, events: &mut Events<'_>) -> Result<Vec<Opened>> {
     let mut archives = Vec::new();
     if !args.secrets_only {
         archives.push(reading.open(Archive::State, wanted, events)?);

@@ -293,4 +293,18 @@ impl Store {
         }
         error.because(e)
     }
+
+    /// Reads a range of an object that a commit promises to be at least that long.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not there, else when it cannot be read.
+    pub fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
+        match self.runtime.block_on(self.inner.get_range(&Key::from(key), range)) {
+            Ok(bytes) => Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Error::damaged(format!("{key} is missing on {}", self.name())))
+            }
+            Err(e) => Err(self.failure("read", key, e)),
+        }
+    }
 }

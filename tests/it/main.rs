@@ -14,6 +14,9 @@ mod init;
 /// Which keys are in force, kits written again and checked.
 mod keys;
 
+/// Looking into snapshots without restoring them.
+mod look;
+
 /// The layers of the design, by reading the source.
 mod layering;
 
