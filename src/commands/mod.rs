@@ -3,6 +3,7 @@
 //! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
 //! through [`Event`]s.
 
+pub mod agents;
 pub mod backup;
 pub mod bring_back;
 pub mod bundle;

@@ -436,13 +436,12 @@ fn apart(message: String) -> Error {
     Error::damaged(message).hint("restore them to two targets, one with --no-secrets and one with --secrets-only")
 }
 
-/// Makes a file of the first further name of each file that [`overridden`] takes away: the content is still wanted
-/// under the names that did not become secret. The tree is no longer the manifest's then, so it is proved before.
+/// Makes a file of the first further name of each file that is `hidden`, by entry: the content is still wanted under the
+/// names that are not. The tree is no longer the manifest's then, so it is proved before.
 ///
 /// # Errors
 /// As [`Opened::check_digest`].
-pub fn keep_further_names(opened: &mut Opened, secrets: &Tree) -> Result<()> {
-    let hidden = overridden(&opened.tree, secrets);
+pub fn keep_further_names(opened: &mut Opened, hidden: &[bool]) -> Result<()> {
     let linked = |i: Index| opened.tree.node(i).kind == Kind::Hardlink;
     if !hidden.contains(&true) || !opened.tree.indices().any(linked) {
         return Ok(());

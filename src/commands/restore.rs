@@ -5,17 +5,20 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::bring_back::{Goal, Plan};
-use super::opened::{Opened, keep_further_names};
+use super::agents;
+use super::bring_back::{Goal, Overwrite, Plan};
+use super::look::homes;
+use super::opened::{Opened, keep_further_names, overridden};
 use super::reading::{Reading, Where};
 use super::snapshots::{Found, Wanted};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
 use crate::host::world::World;
+use crate::model::asked::Globs;
 use crate::model::kit::Which;
 use crate::model::layout::Layout;
-use crate::model::path::printable_path;
+use crate::model::path::{printable, printable_path};
 use crate::model::store_key::Archive;
 
 /// What `restore` was asked to do.
@@ -35,8 +38,12 @@ pub struct Args {
     pub no_secrets: bool,
     /// Restore secrets alone.
     pub secrets_only: bool,
-    /// Replace what differs.
-    pub overwrite: bool,
+    /// What of it, as globs; everything where there is none.
+    pub paths: Vec<String>,
+    /// What becomes of what differs.
+    pub overwrite: Overwrite,
+    /// Read what has the size and time of its entry all the same.
+    pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
     /// Write nothing.
@@ -53,7 +60,9 @@ impl Default for Args {
             target: None,
             no_secrets: false,
             secrets_only: false,
-            overwrite: false,
+            paths: Vec::new(),
+            overwrite: Overwrite::Refuse,
+            verify_existing: false,
             allow_unsigned: false,
             dry_run: false,
         }
@@ -89,8 +98,16 @@ pub struct Done {
     pub older: Vec<String>,
     /// What the target or this user could not hold: kind and number of entries.
     pub not_held: Vec<(&'static str, u64)>,
+    /// Entries that stay as they are though they differ.
+    pub left: u64,
     /// What differs at the target, of a dry run.
     pub different: Vec<String>,
+    /// What comes to a place where nothing is, of a dry run.
+    pub new: Vec<String>,
+    /// What differs and stays, of a dry run.
+    pub staying: Vec<String>,
+    /// What to do before an agent starts in what was restored.
+    pub after: Vec<String>,
     /// Nothing was written.
     pub dry_run: bool,
     /// Seconds that it took.
@@ -115,9 +132,13 @@ impl Report for Done {
             let verb = if self.dry_run { "differ" } else { "replaced something different" };
             out.push_str(&format!("{} {verb}\n", entries(self.replaced)));
         }
-        for path in &self.different {
-            out.push_str(&format!("differs: {path}\n"));
+        if self.left > 0 {
+            let verb = if self.left == 1 { "differs and stays as it is" } else { "differ and stay as they are" };
+            out.push_str(&format!("{} {verb}\n", entries(self.left)));
         }
+        named(&mut out, "differs", &self.different);
+        named(&mut out, "stays", &self.staying);
+        named(&mut out, "new", &self.new);
         for (kind, n) in &self.not_held {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
@@ -133,6 +154,10 @@ impl Report for Done {
                 count_text(self.missing.len() as u64, "path")
             ));
         }
+        if !self.after.is_empty() {
+            out.push_str("before an agent starts:\n");
+            self.after.iter().for_each(|step| out.push_str(&format!("  {step}\n")));
+        }
         out
     }
 
@@ -140,6 +165,19 @@ impl Report for Done {
         let missing = self.older.iter().chain(&self.missing).map(|line| format!("missing: {line}"));
         let lost = |id| format!("missing: secrets bundle {id}, which the snapshot names, is not on the store");
         missing.chain(self.lost_bundle.iter().map(lost)).collect()
+    }
+}
+
+/// How many paths of a kind the text names; the JSON has all.
+const NAMED_MAX: usize = 100;
+
+/// Names the first of what a dry run found.
+fn named(out: &mut String, word: &str, paths: &[String]) {
+    for path in paths.iter().take(NAMED_MAX) {
+        out.push_str(&format!("{word}: {path}\n"));
+    }
+    if paths.len() > NAMED_MAX {
+        out.push_str(&format!("{word}: {} more, which --json names\n", paths.len() - NAMED_MAX));
     }
 }
 
@@ -164,7 +202,18 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let mut reading = Reading::begin(world, &place, &which, events)?;
     let mut archives = open_archives(args, &wanted, &mut reading, events)?;
     if let [state, secrets] = &mut archives[..] {
-        keep_further_names(state, &secrets.tree)?;
+        let hidden = overridden(&state.tree, &secrets.tree);
+        keep_further_names(state, &hidden)?;
+    }
+    let globs = match &archives[..] {
+        [first, ..] if !args.paths.is_empty() => Some(Globs::new(&args.paths, &homes(world, first.header()))?),
+        _ => None,
+    };
+    if let Some(globs) = &globs {
+        for archive in &mut archives {
+            let hidden: Vec<bool> = globs.select(&archive.tree).into_iter().map(|wanted| !wanted).collect();
+            keep_further_names(archive, &hidden)?;
+        }
     }
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
@@ -173,7 +222,22 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => Layout::machine(world.home.as_os_str().as_bytes()),
     };
     events(Event::Phase("restoring"));
-    let plan = Plan::make(&archives, Goal { layout, target: target.as_deref(), overwrite: args.overwrite })?;
+    if target.is_none() {
+        agents::check_homes(world, &archives, &layout)?;
+    }
+    let goal = Goal {
+        layout,
+        target: target.as_deref(),
+        overwrite: args.overwrite,
+        verify_existing: args.verify_existing,
+        globs: globs.as_ref(),
+    };
+    let plan = Plan::make(&archives, goal)?;
+    if plan.is_empty() && globs.is_some() {
+        let globs = args.paths.join(" ");
+        return Err(Error::not_there(format!("the snapshot has nothing that matches {}", printable(globs.as_bytes())))
+            .hint("quote globs, so that the shell leaves them alone; `lifeboat find` shows what they match"));
+    }
     let limits = Limits::default();
     if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
@@ -196,7 +260,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         missing: plan.missing(),
         older: plan.older(),
         not_held: limits.counts(),
+        left: totals.left,
         different: if args.dry_run { plan.different() } else { Vec::new() },
+        new: if args.dry_run { plan.new_paths() } else { Vec::new() },
+        staying: if args.dry_run { plan.left() } else { Vec::new() },
+        after: agents::steps(&archives, &plan),
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })

@@ -2,7 +2,7 @@
 
 use globset::{GlobSet, GlobSetBuilder};
 
-use super::path::{join, normalize, parent, printable};
+use super::path::{is_below, join, normalize, parent, printable};
 use super::patterns::glob;
 use super::tree::{NONE, Tree};
 use crate::error::{Error, Result};
@@ -18,8 +18,13 @@ pub fn archive_path(text: &[u8], homes: &[&[u8]]) -> Result<Vec<u8>> {
     match anchored(text, homes) {
         Some(path) => Ok(path),
         None if matches!(text, b"" | b"." | b"/") => Ok(Vec::new()),
-        None => normalize(&join(b"home", text)).filter(|p| p.starts_with(b"home")).ok_or_else(|| climbs(text)),
+        None => normalize(&join(b"home", text)).filter(|p| begins(p, b"home")).ok_or_else(|| climbs(text)),
     }
+}
+
+/// Whether a path is `top` or lies below it.
+fn begins(path: &[u8], top: &[u8]) -> bool {
+    path == top || is_below(path, top)
 }
 
 fn climbs(text: &[u8]) -> Error {
@@ -42,7 +47,7 @@ fn anchored(text: &[u8], homes: &[&[u8]]) -> Option<Vec<u8>> {
         return Some(home.map_or_else(|| [b"root", &plain[..]].concat(), |rest| [b"home", &rest[..]].concat()));
     }
     let archive = below(b"home", text).is_some() || below(b"root", text).is_some();
-    archive.then(|| normalize(text)).flatten().filter(|p| p.starts_with(b"home") || p.starts_with(b"root"))
+    archive.then(|| normalize(text)).flatten().filter(|p| begins(p, b"home") || begins(p, b"root"))
 }
 
 /// Globs about archive paths. A match is a match of all that is below it.

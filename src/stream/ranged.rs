@@ -116,7 +116,7 @@ mod tests {
         read(500_100, 199_900);
         read(500_000, 5);
         read(900_000, 100_000);
-        let asked = asked.into_inner();
+        let asked = asked.borrow().clone();
         assert_eq!(asked[..2], [0..200, 500_000..700_000]);
         assert_eq!(asked[2..], [900_000..900_000 + STEP_BYTES, 900_000 + STEP_BYTES..1_000_000]);
         reader.seek(SeekFrom::Start(2_000_000)).unwrap();

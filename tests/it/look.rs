@@ -263,7 +263,7 @@ impl ObjectStore for Noting {
 }
 
 /// Bytes of volumes that something reads, and in how many requests.
-fn read_by(machine: &mut Machine, run: impl FnOnce(&Machine)) -> (u64, usize) {
+pub fn read_by(machine: &mut Machine, run: impl FnOnce(&Machine)) -> (u64, usize) {
     let volumes = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&volumes);
     machine.world.wrap_store =

@@ -35,6 +35,9 @@ mod list;
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
+/// Restoring parts of snapshots, and onto what is there already.
+mod parts;
+
 /// Histories of edits, and every snapshot of them.
 mod history;
 
