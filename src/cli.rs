@@ -1,5 +1,7 @@
 //! The command line: parsing, dispatch, help. A contract: scripts rely on it.
 
+mod look;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::commands::bring_back::Overwrite;
 use crate::commands::{backup, doctor, init, keys, lifecycle, list, prune, restore};
 use crate::error::Error;
 use crate::host::world::World;
@@ -62,6 +65,24 @@ enum Command {
     /// Check configuration, keys, clock, store and rights, and say what to do
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Show what is in a snapshot
+    #[command(after_help = look::LS_HELP)]
+    Ls(look::LsArgs),
+    /// Write one file of a snapshot to stdout
+    #[command(after_help = look::CAT_HELP)]
+    Cat(look::CatArgs),
+    /// Write a file or directory of a snapshot to stdout, as tar
+    #[command(after_help = look::DUMP_HELP)]
+    Dump(look::DumpArgs),
+    /// Look for names, in one snapshot or in all
+    #[command(after_help = look::FIND_HELP)]
+    Find(look::FindArgs),
+    /// Compare two snapshots
+    #[command(after_help = look::DIFF_HELP)]
+    Diff(look::DiffArgs),
+    /// Show the history of one file
+    #[command(after_help = look::LOG_HELP)]
+    Log(look::LogArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -116,13 +137,16 @@ Exit codes: 0 done, 1 failed, 10 store missing, 12 the passphrase or kit is wron
 const RESTORE_HELP: &str = "\
 SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot) or \"3 days ago\".
 Without --target everything goes where it was: into this user's home, and to the same places outside it.
-What is there already and the same is left alone; what differs stops the restore before anything is changed.
+What is there already and the same is left alone: a file with the recorded size and time is, unless --overwrite or
+--verify-existing asks to read it. What differs stops the restore before anything is changed, without --overwrite.
+A GLOB is as for `lifeboat find`, and takes all that is below a match; only what holds it is read from the store.
 
 Examples:
   lifeboat restore --identity lifeboat-key.txt               everything, on a new machine
   lifeboat restore --identity lifeboat-key.txt --target /tmp/look
   lifeboat restore 2026-11-20 --no-secrets --target old
   lifeboat restore --secrets-only --overwrite                the newest keys
+  lifeboat restore \"3 days ago\" --path '~/.hermes/skills' --overwrite=if-changed --dry-run
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
@@ -282,15 +306,28 @@ struct RestoreArgs {
     /// Restore the newest secrets bundle alone
     #[arg(long)]
     secrets_only: bool,
-    /// Replace what differs
+    /// Restore only what matches, with all below it; may be given several times
+    #[arg(long = "path", value_name = "GLOB")]
+    paths: Vec<String>,
+    /// Replace what differs: `always` reads every file to see, `if-changed` trusts size and time, `never` leaves it
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    overwrite: Option<When>,
+    /// Read files that have the recorded size and time all the same
     #[arg(long)]
-    overwrite: bool,
+    verify_existing: bool,
     /// Restore a snapshot whose signature does not verify
     #[arg(long)]
     allow_unsigned: bool,
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    Always,
+    IfChanged,
+    Never,
 }
 
 #[derive(Args)]
@@ -412,7 +449,14 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 target: a.target,
                 no_secrets: a.no_secrets,
                 secrets_only: a.secrets_only,
-                overwrite: a.overwrite,
+                paths: a.paths,
+                overwrite: match a.overwrite {
+                    None => Overwrite::Refuse,
+                    Some(When::Never) => Overwrite::Never,
+                    Some(When::IfChanged) => Overwrite::IfChanged,
+                    Some(When::Always) => Overwrite::Always,
+                },
+                verify_existing: a.verify_existing,
                 allow_unsigned: a.allow_unsigned,
                 dry_run: a.dry_run,
             };
@@ -432,6 +476,12 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             let result = prune::run(world, &prune::Args { dry_run, yes }, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
+        Command::Ls(a) => look::ls(world, voice, a),
+        Command::Cat(a) => look::cat(world, voice, a),
+        Command::Dump(a) => look::dump(world, voice, a),
+        Command::Find(a) => look::find(world, voice, a),
+        Command::Diff(a) => look::diff(world, voice, a),
+        Command::Log(a) => look::log(world, voice, a),
         Command::Keys(a) => keys_command(world, voice, a.what),
     }
 }

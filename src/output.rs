@@ -151,6 +151,21 @@ pub fn print_error(voice: Voice, error: &Error) {
     }
 }
 
+/// Where commands write whose result is bytes and no report.
+///
+/// # Errors
+/// [`Kind::Usage`] where stdout was promised to carry an object, or a person would see bytes that are no text.
+pub fn content(voice: Voice, is_text: bool) -> Result<impl std::io::Write, Error> {
+    if voice.json {
+        return Err(Error::usage("this command writes bytes, which cannot be told as JSON").hint("leave out --json"));
+    }
+    let stdout = std::io::stdout();
+    if !is_text && std::io::IsTerminal::is_terminal(&stdout) {
+        return Err(Error::usage("a tar is not for a terminal").hint("write it to a file or a pipe, as in `| tar -t`"));
+    }
+    Ok(std::io::BufWriter::with_capacity(1 << 16, stdout))
+}
+
 fn stdout(text: &str) {
     // Whoever closed the pipe has read enough.
     std::io::stdout().write_all(text.as_bytes()).unwrap_or(());

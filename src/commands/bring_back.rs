@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::opened::{Opened, check_together, overridden};
 use super::{Event, Events, bytes_text};
-use crate::error::{At as _, Error, Kind as ErrorKind, Result};
-use crate::host::compare::{Fate, LinksAbove, case_collisions, compare, free_bytes, nearest_directory};
+use crate::error::{At as _, Error, Result};
+use crate::host::compare::{Fate, LinksAbove, Look, case_collisions, compare, free_bytes, leave, nearest_directory};
 use crate::host::extract::{Extractor, Limits, failed};
 use crate::host::links::{self, LinkTarget};
 use crate::host::metadata::Ids;
@@ -20,6 +20,7 @@ use crate::host::stage::Stage;
 use crate::host::store::Store;
 use crate::host::world::{World, private_dir};
 use crate::host::{at, database};
+use crate::model::asked::Globs;
 use crate::model::entry::Kind;
 use crate::model::layout::Layout;
 use crate::model::manifest::Frame;
@@ -38,8 +39,26 @@ pub struct Goal<'a> {
     pub layout: Layout,
     /// `--target`, if it was given.
     pub target: Option<&'a Path>,
-    /// Whether what differs may be replaced.
-    pub overwrite: bool,
+    /// What becomes of what differs.
+    pub overwrite: Overwrite,
+    /// Read files that have the size and time of their entries all the same.
+    pub verify_existing: bool,
+    /// What of the archives is wanted; all where nothing is said.
+    pub globs: Option<&'a Globs>,
+}
+
+/// What becomes of something at the target that differs from the snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Nothing is restored then.
+    #[default]
+    Refuse,
+    /// It stays, and what is not there is restored.
+    Never,
+    /// It is replaced; a file with the size and time of its entry does not differ.
+    IfChanged,
+    /// It is replaced; every file is read to see whether it differs.
+    Always,
 }
 
 /// An archive and what has to happen to each of its entries.
@@ -60,6 +79,8 @@ pub struct Totals {
     pub same: u64,
     /// Entries in the way of something else.
     pub replaced: u64,
+    /// Entries that stay as they are though they differ.
+    pub left: u64,
     /// Entries that the snapshot lacks.
     pub missing: u64,
     /// Bytes of files that are brought back.
@@ -90,14 +111,21 @@ impl<'a> Plan<'a> {
         for archive in archives {
             let databases = archive.databases();
             let links = if goal.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
-            let fates = compare(&archive.tree, &goal.layout, links, &databases)
-                .map_err(|(path, e)| failed("look at", &path, e.into()))?;
+            let wanted = goal.globs.map(|globs| globs.select(&archive.tree));
+            let verify = goal.verify_existing || goal.overwrite == Overwrite::Always;
+            let look = Look { links, databases: &databases, wanted: wanted.as_deref(), verify };
+            let mut fates =
+                compare(&archive.tree, &goal.layout, &look).map_err(|(path, e)| failed("look at", &path, e.into()))?;
+            if goal.overwrite == Overwrite::Never {
+                leave(&archive.tree, &mut fates);
+            }
             let stage = vec![NOWHERE; archive.tree.len()];
             parts.push(Part { archive, fates, stage, databases });
         }
         if let [state, secrets] = &mut parts[..] {
             let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
             let pairs = state.fates.iter_mut().zip(hidden);
+            let pairs = pairs.filter(|(fate, _)| **fate != Fate::Unwanted);
             pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Overridden);
         }
         let mut plan = Plan { parts, goal, stage_parents: Vec::new(), totals: Totals::default() };
@@ -146,9 +174,10 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             for i in part.archive.tree.indices() {
                 match part.fates[i as usize] {
-                    Fate::Same => self.totals.same += 1,
+                    Fate::Same | Fate::Settled => self.totals.same += 1,
                     Fate::Missing => self.totals.missing += 1,
-                    Fate::Overridden => {}
+                    Fate::Left => self.totals.left += 1,
+                    Fate::Overridden | Fate::Unwanted => {}
                     fate => {
                         self.totals.restored += 1;
                         self.totals.replaced += u64::from(fate == Fate::Differs);
@@ -162,10 +191,39 @@ impl<'a> Plan<'a> {
 
     /// Disk paths of what differs, and has to be replaced.
     pub fn different(&self) -> Vec<String> {
+        self.with_fate(Fate::Differs)
+    }
+
+    /// Disk paths of what comes to a place where nothing is.
+    pub fn new_paths(&self) -> Vec<String> {
+        self.with_fate(Fate::New)
+    }
+
+    /// Disk paths of what differs, and stays.
+    pub fn left(&self) -> Vec<String> {
+        self.with_fate(Fate::Left)
+    }
+
+    /// Whether nothing of the archives is wanted.
+    pub fn is_empty(&self) -> bool {
+        let unwanted = |fate: &Fate| *fate == Fate::Unwanted;
+        self.parts.iter().all(|part| part.fates.iter().all(unwanted))
+    }
+
+    /// Whether it brings back something at an archive path.
+    pub fn brings(&self, path: &[u8]) -> bool {
+        self.parts.iter().any(|part| {
+            let tree = &part.archive.tree;
+            let index = Children::of(tree).find(tree, path);
+            index.is_some_and(|i| matches!(part.fates[i as usize], Fate::New | Fate::Differs))
+        })
+    }
+
+    fn with_fate(&self, fate: Fate) -> Vec<String> {
         let mut out = Vec::new();
         for part in &self.parts {
             let tree = &part.archive.tree;
-            let differing = tree.indices().filter(|i| part.fates[*i as usize] == Fate::Differs);
+            let differing = tree.indices().filter(|i| part.fates[*i as usize] == fate);
             out.extend(differing.map(|i| printable(&self.goal.layout.to_disk(&tree.path(i)))));
         }
         out
@@ -189,6 +247,7 @@ impl<'a> Plan<'a> {
     pub fn older(&self) -> Vec<String> {
         let archives = self.parts.iter().map(|part| part.archive);
         let lines = archives.flat_map(|archive| archive.missing.iter().map(move |missing| (archive, missing)));
+        let lines = lines.filter(|(_, missing)| self.goal.globs.is_none_or(|globs| globs.covers(&missing.path)));
         lines
             .filter_map(|(archive, missing)| {
                 let (path, reason) = (printable(&missing.path), printable(missing.reason.as_bytes()));
@@ -201,7 +260,7 @@ impl<'a> Plan<'a> {
     /// Refuses what would harm the target.
     fn check(&self) -> Result<()> {
         let different = self.different();
-        if !different.is_empty() && !self.goal.overwrite {
+        if !different.is_empty() && self.goal.overwrite == Overwrite::Refuse {
             let mut text = different.iter().take(NAMED_MAX).map(|p| format!("\n    {p}")).collect::<String>();
             if different.len() > NAMED_MAX {
                 text.push_str(&format!("\n    and {} more", different.len() - NAMED_MAX));
@@ -267,7 +326,10 @@ impl<'a> Plan<'a> {
                 .unwrap_or_else(|_| Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat")))
         })?;
         world.check_stop()?;
-        let replace = if self.goal.overwrite { Replace::Different } else { Replace::Nothing };
+        let replace = match self.goal.overwrite {
+            Overwrite::Refuse | Overwrite::Never => Replace::Nothing,
+            Overwrite::IfChanged | Overwrite::Always => Replace::Different,
+        };
         let how = How { replace, above: self.above() };
         self.remove_sidecars()?;
         for stage in &stages {
@@ -466,28 +528,17 @@ impl Part<'_> {
         extractor: &Extractor<'_>,
         world: &World,
     ) -> Result<()> {
-        let member = &self.archive.members[level];
-        let object = &member.commit.volumes()[volume];
-        let name = member.place.object(&object.name);
-        // The listing has shown that its size is the commit's; age and the digests of the frames vouch for every byte.
-        let mut sealed = store.open_object(&name, object.size);
-        let (place, frames, identities) =
-            (&member.header.volumes[volume], member.frames(volume), &self.archive.identities);
-        let needed = |frame: &Frame| extractor.needs(level, frame.tar_offset, frame.tar_end());
-        let mut each = |frame: &Frame, tar: &[u8]| {
+        let frames = self.archive.members[level].frames(volume);
+        let needed: Vec<&Frame> = frames.iter().filter(|f| extractor.needs(level, f.tar_offset, f.tar_end())).collect();
+        let each = &mut |frame: &Frame, tar: &[u8]| {
             world.check_stop()?;
             extractor.frame(level, frame.tar_offset, tar)
         };
-        reader.read(&name, &mut sealed, place, frames, identities, &needed, &mut each).map_err(|e| {
-            // The manifest could be opened: a volume that cannot was put there by somebody else.
-            if e.kind() == ErrorKind::NoIdentity {
-                return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);
-            }
-            if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
-                return e.hint("another snapshot may be whole: `lifeboat list` shows them");
-            }
-            e
-        })
+        if needed.len() < frames.len() {
+            self.archive.read_frames(reader, store, level, volume, &needed, each)
+        } else {
+            self.archive.read_volume(reader, store, level, volume, each)
+        }
     }
 
     fn links(&self, stages: &[Stage], layout: &Layout, limits: &Limits) -> Result<()> {
@@ -532,7 +583,7 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => !matches!(fate, Fate::Missing | Fate::Overridden),
+                Kind::Dir => matches!(fate, Fate::New | Fate::Differs | Fate::Same | Fate::Settled),
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };

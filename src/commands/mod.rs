@@ -3,18 +3,27 @@
 //! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
 //! through [`Event`]s.
 
+pub mod agents;
 pub mod backup;
 pub mod bring_back;
 pub mod bundle;
+pub mod cat;
 pub mod changes;
 pub mod contents;
+pub mod diff;
 pub mod doctor;
+pub mod dump;
+pub mod file_reader;
+pub mod find;
 pub mod init;
 pub mod keys;
 pub mod lifecycle;
 pub mod lineage;
 pub mod list;
 pub mod listing;
+pub mod log;
+pub mod look;
+pub mod ls;
 pub mod members;
 pub mod opened;
 pub mod patch_spool;
@@ -22,6 +31,7 @@ pub mod plan;
 pub mod preview;
 pub mod prune;
 pub mod read_ahead;
+pub mod reading;
 pub mod remember;
 pub mod restore;
 pub mod roots;
@@ -30,6 +40,7 @@ pub mod session;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
+pub mod versions;
 pub mod write_archive;
 
 /// Something a person may want to know while a command runs.

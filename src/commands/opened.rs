@@ -19,6 +19,7 @@ use crate::model::store_key::{Archive, MANIFEST, Place};
 use crate::model::tree::{Children, Index, NONE, Tree};
 use crate::model::walk::{Level, Listed};
 use crate::stream::age_keys::Identities;
+use crate::stream::archive_reader::VolumeReader;
 use crate::stream::manifest_file;
 
 /// An archive of a chain whose manifest agrees with its commit.
@@ -77,6 +78,50 @@ impl Opened {
         if self.proved { Ok(()) } else { check_digest(&self.tree, &self.members[0]) }
     }
 
+    /// Reads a whole volume of a member, and shows each of its frames.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not what manifest and commit say; those of `each`.
+    pub fn read_volume(
+        &self,
+        reader: &mut VolumeReader,
+        store: &Store,
+        level: usize,
+        volume: usize,
+        each: &mut dyn FnMut(&Frame, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let member = &self.members[level];
+        let object = &member.commit.volumes()[volume];
+        let name = member.place.object(&object.name);
+        // The listing has shown that its size is the commit's; age and the digests of the frames vouch for every byte.
+        let mut sealed = store.open_object(&name, object.size);
+        let (place, frames) = (&member.header.volumes[volume], member.frames(volume));
+        let read = reader.read(&name, &mut sealed, place, frames, &self.identities, each);
+        read.map_err(|e| not_the_volume(&name, e))
+    }
+
+    /// Reads single frames of a volume, ascending, and shows each.
+    ///
+    /// # Errors
+    /// As [`Opened::read_volume`]; but nobody looks at what is not read.
+    pub fn read_frames(
+        &self,
+        reader: &mut VolumeReader,
+        store: &Store,
+        level: usize,
+        volume: usize,
+        frames: &[&Frame],
+        each: &mut dyn FnMut(&Frame, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let member = &self.members[level];
+        let object = &member.commit.volumes()[volume];
+        let name = member.place.object(&object.name);
+        let fetch = |range| store.get_range(&name, range).map_err(std::io::Error::other);
+        let place = &member.header.volumes[volume];
+        let read = reader.read_frames(&name, &fetch, object.size, place, frames, &self.identities, each);
+        read.map_err(|e| not_the_volume(&name, e))
+    }
+
     /// Paths of the databases that members list and that are files of the snapshot; but not where their journals are, too:
     /// those were no databases any more when it was made.
     pub fn databases(&self) -> HashSet<Vec<u8>> {
@@ -91,6 +136,18 @@ impl Opened {
         }
         out
     }
+}
+
+/// What is wrong with a volume whose manifest could be opened.
+fn not_the_volume(name: &str, e: Error) -> Error {
+    // One that cannot be opened was put there by somebody else.
+    if e.kind() == ErrorKind::NoIdentity {
+        return Error::damaged(format!("{name} is sealed to others than the manifest")).because(e);
+    }
+    if e.kind() == ErrorKind::Damaged && e.advice().is_none() {
+        return e.hint("another snapshot may be whole: `lifeboat list` shows them");
+    }
+    e
 }
 
 fn check_digest(tree: &Tree, newest: &Member) -> Result<()> {
@@ -141,6 +198,27 @@ pub fn header(store: &Store, found: &Found, identities: &Identities) -> Result<H
     let header = manifest_file::read_header(&name, &manifest, identities)?;
     agree(&name, &commit, &header)?;
     Ok(header)
+}
+
+/// Shows each entry that the archive's own manifest lists, ascending by path, until `each` has seen enough and says
+/// `false`.
+///
+/// # Errors
+/// As [`open`].
+pub fn listed(
+    store: &Store,
+    found: &Found,
+    identities: &Identities,
+    each: &mut dyn FnMut(&[u8], &Entry) -> bool,
+) -> Result<()> {
+    let manifests = Manifests::fetch(store, &[found], identities)?;
+    for line in manifests.read(0, found.place.archive, identities)?.lines {
+        let (path, entry) = line?;
+        if !each(&path, &entry) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Opens an archive by its chain, itself first; `found` is all that is on the store.
@@ -358,13 +436,12 @@ fn apart(message: String) -> Error {
     Error::damaged(message).hint("restore them to two targets, one with --no-secrets and one with --secrets-only")
 }
 
-/// Makes a file of the first further name of each file that [`overridden`] takes away: the content is still wanted
-/// under the names that did not become secret. The tree is no longer the manifest's then, so it is proved before.
+/// Makes a file of the first further name of each file that is `hidden`, by entry: the content is still wanted under the
+/// names that are not. The tree is no longer the manifest's then, so it is proved before.
 ///
 /// # Errors
 /// As [`Opened::check_digest`].
-pub fn keep_further_names(opened: &mut Opened, secrets: &Tree) -> Result<()> {
-    let hidden = overridden(&opened.tree, secrets);
+pub fn keep_further_names(opened: &mut Opened, hidden: &[bool]) -> Result<()> {
     let linked = |i: Index| opened.tree.node(i).kind == Kind::Hardlink;
     if !hidden.contains(&true) || !opened.tree.indices().any(linked) {
         return Ok(());

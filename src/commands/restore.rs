@@ -5,20 +5,21 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::bring_back::{Goal, Plan};
-use super::opened::{Opened, keep_further_names, open};
-use super::session::{Configured, Keys, configuration, signing_key};
-use super::snapshots::{self, Choice, Found, Standing, Wanted, choose};
+use super::agents;
+use super::bring_back::{Goal, Overwrite, Plan};
+use super::look::homes;
+use super::opened::{Opened, keep_further_names, overridden};
+use super::reading::{Reading, Where};
+use super::snapshots::{Found, Wanted};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
-use crate::host::store::{Access, Store};
 use crate::host::world::World;
+use crate::model::asked::Globs;
 use crate::model::kit::Which;
 use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
-use crate::model::store_key::{Archive, is_name};
-use crate::stream::sign::PublicKey;
+use crate::model::store_key::Archive;
 
 /// What `restore` was asked to do.
 #[derive(Clone, Debug)]
@@ -37,8 +38,12 @@ pub struct Args {
     pub no_secrets: bool,
     /// Restore secrets alone.
     pub secrets_only: bool,
-    /// Replace what differs.
-    pub overwrite: bool,
+    /// What of it, as globs; everything where there is none.
+    pub paths: Vec<String>,
+    /// What becomes of what differs.
+    pub overwrite: Overwrite,
+    /// Read what has the size and time of its entry all the same.
+    pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
     /// Write nothing.
@@ -55,7 +60,9 @@ impl Default for Args {
             target: None,
             no_secrets: false,
             secrets_only: false,
-            overwrite: false,
+            paths: Vec::new(),
+            overwrite: Overwrite::Refuse,
+            verify_existing: false,
             allow_unsigned: false,
             dry_run: false,
         }
@@ -91,8 +98,16 @@ pub struct Done {
     pub older: Vec<String>,
     /// What the target or this user could not hold: kind and number of entries.
     pub not_held: Vec<(&'static str, u64)>,
+    /// Entries that stay as they are though they differ.
+    pub left: u64,
     /// What differs at the target, of a dry run.
     pub different: Vec<String>,
+    /// What comes to a place where nothing is, of a dry run.
+    pub new: Vec<String>,
+    /// What differs and stays, of a dry run.
+    pub staying: Vec<String>,
+    /// What to do before an agent starts in what was restored.
+    pub after: Vec<String>,
     /// Nothing was written.
     pub dry_run: bool,
     /// Seconds that it took.
@@ -117,9 +132,13 @@ impl Report for Done {
             let verb = if self.dry_run { "differ" } else { "replaced something different" };
             out.push_str(&format!("{} {verb}\n", entries(self.replaced)));
         }
-        for path in &self.different {
-            out.push_str(&format!("differs: {path}\n"));
+        if self.left > 0 {
+            let verb = if self.left == 1 { "differs and stays as it is" } else { "differ and stay as they are" };
+            out.push_str(&format!("{} {verb}\n", entries(self.left)));
         }
+        named(&mut out, "differs", &self.different);
+        named(&mut out, "stays", &self.staying);
+        named(&mut out, "new", &self.new);
         for (kind, n) in &self.not_held {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
@@ -135,6 +154,10 @@ impl Report for Done {
                 count_text(self.missing.len() as u64, "path")
             ));
         }
+        if !self.after.is_empty() {
+            out.push_str("before an agent starts:\n");
+            self.after.iter().for_each(|step| out.push_str(&format!("  {step}\n")));
+        }
         out
     }
 
@@ -145,34 +168,52 @@ impl Report for Done {
     }
 }
 
+/// How many paths of a kind the text names; the JSON has all.
+const NAMED_MAX: usize = 100;
+
+/// Names the first of what a dry run found.
+fn named(out: &mut String, word: &str, paths: &[String]) {
+    for path in paths.iter().take(NAMED_MAX) {
+        out.push_str(&format!("{word}: {path}\n"));
+    }
+    if paths.len() > NAMED_MAX {
+        out.push_str(&format!("{word}: {} more, which --json names\n", paths.len() - NAMED_MAX));
+    }
+}
+
 /// Restores a snapshot.
 ///
 /// # Errors
 /// When it cannot be found, opened or verified, or the target holds something different. Nothing appears then.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     let begun = std::time::Instant::now();
-    let configured = configuration(world)?;
-    let config = configured.as_ref().map(|c| &c.config);
     let wanted = Wanted::parse(&args.snapshot, world.now())?;
     let which: Vec<Which> = match (args.no_secrets, args.secrets_only) {
         (true, _) => vec![Which::State],
         (_, true) => vec![Which::Secrets],
         _ => vec![Which::State, Which::Secrets],
     };
-    let mut keys = Keys::find(world, args.identity.as_deref(), config, &which)?;
-    let (url, series) = whereabouts(args, &keys, configured.as_ref())?;
-    let store = Store::open(world, &url, Access::Existing)?;
-    let key = public_key(world, &keys, configured.as_ref())?;
-    if key.is_none() && !args.allow_unsigned {
-        return Err(Error::failed("there is no key here to check signatures with").hint(
-            "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
-        ));
-    }
-    let found = snapshots::load(&store, &series, key.as_ref())?;
-    warn(&found, world.now(), events);
-    let mut archives = open_archives(world, args, &wanted, &store, &found, &mut keys, events)?;
+    let place = Where {
+        identity: args.identity.clone(),
+        store: args.store.clone(),
+        name: args.name.clone(),
+        allow_unsigned: args.allow_unsigned,
+    };
+    let mut reading = Reading::begin(world, &place, &which, events)?;
+    let mut archives = open_archives(args, &wanted, &mut reading, events)?;
     if let [state, secrets] = &mut archives[..] {
-        keep_further_names(state, &secrets.tree)?;
+        let hidden = overridden(&state.tree, &secrets.tree);
+        keep_further_names(state, &hidden)?;
+    }
+    let globs = match &archives[..] {
+        [first, ..] if !args.paths.is_empty() => Some(Globs::new(&args.paths, &homes(world, first.header()))?),
+        _ => None,
+    };
+    if let Some(globs) = &globs {
+        for archive in &mut archives {
+            let hidden: Vec<bool> = globs.select(&archive.tree).into_iter().map(|wanted| !wanted).collect();
+            keep_further_names(archive, &hidden)?;
+        }
     }
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
@@ -181,21 +222,36 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => Layout::machine(world.home.as_os_str().as_bytes()),
     };
     events(Event::Phase("restoring"));
-    let plan = Plan::make(&archives, Goal { layout, target: target.as_deref(), overwrite: args.overwrite })?;
+    if target.is_none() {
+        agents::check_homes(world, &archives, &layout)?;
+    }
+    let goal = Goal {
+        layout,
+        target: target.as_deref(),
+        overwrite: args.overwrite,
+        verify_existing: args.verify_existing,
+        globs: globs.as_ref(),
+    };
+    let plan = Plan::make(&archives, goal)?;
+    if plan.is_empty() && globs.is_some() {
+        let globs = args.paths.join(" ");
+        return Err(Error::not_there(format!("the snapshot has nothing that matches {}", printable(globs.as_bytes())))
+            .hint("quote globs, so that the shell leaves them alone; `lifeboat find` shows what they match"));
+    }
     let limits = Limits::default();
     if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
     } else {
-        plan.carry_out(world, &store, &limits, events)?;
+        plan.carry_out(world, &reading.store, &limits, events)?;
     }
     let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
     Ok(Done {
-        series,
-        store: store.name(),
+        series: reading.series.clone(),
+        store: reading.store.name(),
         state: id(Archive::State),
         secrets: id(Archive::Secrets),
-        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &found) },
+        lost_bundle: if args.no_secrets { None } else { lost_bundle(&archives, &reading.found) },
         target: target.as_deref().map_or_else(|| "where it was".to_owned(), printable_path),
         restored: totals.restored,
         same: totals.same,
@@ -204,7 +260,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         missing: plan.missing(),
         older: plan.older(),
         not_held: limits.counts(),
+        left: totals.left,
         different: if args.dry_run { plan.different() } else { Vec::new() },
+        new: if args.dry_run { plan.new_paths() } else { Vec::new() },
+        staying: if args.dry_run { plan.left() } else { Vec::new() },
+        after: agents::steps(&archives, &plan),
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })
@@ -219,95 +279,33 @@ fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
     (!newer && !found.iter().any(named)).then(|| bundle.id.to_string())
 }
 
-/// Store and series: as told, else as the kit says, else as configured.
-fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
-    let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
-    let kit = keys.kit();
-    let config = configured.map(|c| &c.config);
-    let url =
-        args.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
-    let url = url.ok_or_else(|| {
-        Error::not_there("no store was named, and neither a kit nor a configuration names one")
-            .hint("name the recovery kit with --identity, or the store with --store")
-    })?;
-    let series =
-        args.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
-    let series = series.ok_or_else(|| {
-        Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
-    })?;
-    if !is_name(&series) {
-        return Err(Error::usage(format!("`{}` is no name of a series", printable(series.as_bytes()))));
-    }
-    Ok((url, series))
-}
-
-fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(configured.and_then(|c| signing_key(world, &c.file).ok()).map(|key| key.public()))
-}
-
-/// Says what a person should know about the store before trusting it.
-fn warn(found: &[Found], now: i64, events: &mut Events<'_>) {
-    for one in found {
-        if let Standing::Unverified { why, .. } = &one.standing {
-            let why = printable(why.to_string().as_bytes());
-            events(Event::Warning(format!("{} does not verify and is skipped: {why}", one.place.directory())));
-        }
-    }
-    for line in snapshots::hidden(found, now) {
-        events(Event::Warning(format!("something may have been removed from the store: {line}")));
-    }
-}
-
-fn open_archives(
-    world: &World,
-    args: &Args,
-    wanted: &Wanted,
-    store: &Store,
-    found: &[Found],
-    keys: &mut Keys,
-    events: &mut Events<'_>,
-) -> Result<Vec<Opened>> {
+fn open_archives(args: &Args, wanted: &Wanted, reading: &mut Reading, events: &mut Events<'_>) -> Result<Vec<Opened>> {
     let mut archives = Vec::new();
     if !args.secrets_only {
-        let state = choose(found, Archive::State, wanted, args.allow_unsigned, world.now())?;
-        say(&state, events);
-        archives.push(open(store, found, &state.chain, args.allow_unsigned, keys.identities(Which::State)?)?);
+        archives.push(reading.open(Archive::State, wanted, events)?);
     }
-    if !args.no_secrets {
-        // The newest keys are wanted even with an old state: those of that day were rotated since.
-        let which = if args.secrets_only { wanted } else { &Wanted::Latest };
-        match choose(found, Archive::Secrets, which, args.allow_unsigned, world.now()) {
-            Ok(bundle) => {
-                say(&bundle, events);
-                let identities = keys.identities(Which::Secrets).map_err(|e| {
-                    Error::new(e.kind(), e.to_string())
-                        .because(e)
-                        .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets")
-                })?;
-                archives.push(open(store, found, &bundle.chain, args.allow_unsigned, identities)?);
-            }
-            // An agent without secrets has no bundle; that is no reason to keep its state from it.
-            Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {
-                let promised = archives.iter().any(|a| a.commit().bundle.is_some());
-                let text = "there is no secrets bundle on the store".to_owned();
-                events(if promised { Event::Warning(text) } else { Event::Note(text) });
-            }
-            Err(e) => return Err(e),
+    if args.no_secrets {
+        return Ok(archives);
+    }
+    // The newest keys are wanted even with an old state: those of that day were rotated since.
+    let which = if args.secrets_only { wanted } else { &Wanted::Latest };
+    match reading.choose(Archive::Secrets, which).map(drop) {
+        Ok(()) => {
+            let bundle = reading.open(Archive::Secrets, which, events).map_err(|e| match e.kind() {
+                Kind::NoIdentity => Error::new(e.kind(), e.to_string())
+                    .because(e)
+                    .hint("name the recovery kit with --identity, or leave the secrets out with --no-secrets"),
+                _ => e,
+            })?;
+            archives.push(bundle);
         }
+        // An agent without secrets has no bundle; that is no reason to keep its state from it.
+        Err(e) if e.kind() == Kind::NotThere && !args.secrets_only => {
+            let promised = archives.iter().any(|a| a.commit().bundle.is_some());
+            let text = "there is no secrets bundle on the store".to_owned();
+            events(if promised { Event::Warning(text) } else { Event::Note(text) });
+        }
+        Err(e) => return Err(e),
     }
     Ok(archives)
-}
-
-/// Says what was passed over, and what is restored though nobody vouches for it.
-fn say(choice: &Choice<'_>, events: &mut Events<'_>) {
-    for line in &choice.skipped {
-        events(Event::Warning(line.clone()));
-    }
-    for found in choice.chain.iter().filter(|f| f.verified().is_none()) {
-        let dir = found.place.directory();
-        events(Event::Warning(format!("{dir} does not verify, and is restored because of --allow-unsigned")));
-    }
 }

@@ -365,7 +365,8 @@ fn ends_of(found: &[Found], gone: &Reference, child: &Found, allow_unsigned: boo
     gone.id.unix_seconds().saturating_add(life.saturating_mul(DAY_SECONDS))
 }
 
-fn seq(found: &Found) -> u64 {
+/// What orders archives, as their commits say.
+pub fn seq(found: &Found) -> u64 {
     match &found.standing {
         Standing::Verified(commit) => commit.seq,
         Standing::Unverified { commit, .. } => commit.as_ref().map_or(0, |c| c.seq),

@@ -1,5 +1,6 @@
 //! What is at the target already, and whether it is what would be restored.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read as _;
@@ -11,9 +12,11 @@ use rustix::fs::{AtFlags, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use super::at;
+use super::metadata::{Ids, mtime};
 use crate::model::entry::Kind;
 use crate::model::layout::Layout;
 use crate::model::path;
+use crate::model::store_key::Archive;
 use crate::model::tree::{Children, Index, NONE, Tree};
 
 /// What has to happen to an entry.
@@ -29,6 +32,24 @@ pub enum Fate {
     Missing,
     /// Another archive has a newer word about it.
     Overridden,
+    /// It is there already, and so is its metadata, as far as `stat` tells.
+    Settled,
+    /// Nobody asked for it.
+    Unwanted,
+    /// Something else is there, and stays.
+    Left,
+}
+
+/// What a comparison goes by.
+pub struct Look<'a> {
+    /// What to think of links above the roots.
+    pub links: LinksAbove,
+    /// Files that are only there if nothing waits in a journal beside them.
+    pub databases: &'a HashSet<Vec<u8>>,
+    /// Which entries are wanted; all where nothing is said.
+    pub wanted: Option<&'a [bool]>,
+    /// Whether a file with the size and time of its entry is read all the same.
+    pub verify: bool,
 }
 
 /// What to think of a symbolic link above everything that an archive names.
@@ -44,30 +65,64 @@ pub enum LinksAbove {
 ///
 /// # Errors
 /// When the target cannot be looked at; the path comes with it.
-pub fn compare(
-    tree: &Tree,
-    layout: &Layout,
-    links: LinksAbove,
-    databases: &HashSet<Vec<u8>>,
-) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
+pub fn compare(tree: &Tree, layout: &Layout, look: &Look<'_>) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
     let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
-    let target = Target { root, layout, links, databases };
+    let target = Target { root, layout, asked: look, ids: RefCell::default() };
+    let above = look.wanted.map(|wanted| above(tree, wanted));
     let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
     for index in tree.indices() {
         let node = tree.node(index);
-        let fate = if node.kind == Kind::Missing {
+        let wanted = look.wanted.is_none_or(|wanted| wanted[index as usize]);
+        let needed = wanted || above.as_ref().is_some_and(|above| above[index as usize]);
+        let fate = if !needed {
+            Fate::Unwanted
+        } else if node.kind == Kind::Missing {
             Fate::Missing
         } else if node.parent != NONE && matches!(out[node.parent as usize], Fate::New | Fate::Differs) {
             // Nothing can be in a directory that is not there; a link to one in its place will be replaced.
             Fate::New
         } else {
             let path = tree.path(index);
-            target.look(tree, index, &path).map_err(|e| (path, e))?
+            match target.look(tree, index, &path).map_err(|e| (path, e))? {
+                // A directory on the way is made where it is not there, and else is none of ours.
+                Fate::Same if !wanted => Fate::Unwanted,
+                fate => fate,
+            }
         };
         out.push(fate);
     }
     follow_files(tree, &mut out);
     Ok(out)
+}
+
+/// The directories that wanted entries are in.
+fn above(tree: &Tree, wanted: &[bool]) -> Vec<bool> {
+    let mut out = vec![false; tree.len()];
+    for index in tree.indices().rev() {
+        let parent = tree.node(index).parent;
+        if parent != NONE && (wanted[index as usize] || out[index as usize]) {
+            out[parent as usize] = true;
+        }
+    }
+    out
+}
+
+/// Leaves alone what differs, with all that would have to go into it, and further names of files that are left.
+pub fn leave(tree: &Tree, fates: &mut [Fate]) {
+    for index in tree.indices() {
+        let (at, parent) = (index as usize, tree.node(index).parent);
+        let inside = parent != NONE && fates[parent as usize] == Fate::Left && fates[at] == Fate::New;
+        if fates[at] == Fate::Differs || inside {
+            fates[at] = Fate::Left;
+        }
+    }
+    let children = Children::of(tree);
+    for index in tree.indices().filter(|i| tree.node(*i).kind == Kind::Hardlink) {
+        let file = children.find(tree, tree.target(index));
+        if fates[index as usize] == Fate::New && file.is_none_or(|f| fates[f as usize] == Fate::Left) {
+            fates[index as usize] = Fate::Left;
+        }
+    }
 }
 
 /// A hard link is in place only if its file is: one whose file is replaced would keep the old content.
@@ -77,7 +132,7 @@ fn follow_files(tree: &Tree, fates: &mut [Fate]) {
         let at = index as usize;
         if fates[at] == Fate::Same {
             let file = children.get_or_insert_with(|| Children::of(tree)).find(tree, tree.target(index));
-            if file.is_none_or(|f| fates[f as usize] != Fate::Same) {
+            if file.is_none_or(|f| !matches!(fates[f as usize], Fate::Same | Fate::Settled)) {
                 fates[at] = Fate::Differs;
             }
         }
@@ -87,8 +142,8 @@ fn follow_files(tree: &Tree, fates: &mut [Fate]) {
 struct Target<'a> {
     root: OwnedFd,
     layout: &'a Layout,
-    links: LinksAbove,
-    databases: &'a HashSet<Vec<u8>>,
+    asked: &'a Look<'a>,
+    ids: RefCell<Ids>,
 }
 
 impl Target<'_> {
@@ -119,11 +174,14 @@ impl Target<'_> {
     }
 
     fn look(&self, tree: &Tree, index: Index, path: &[u8]) -> Result<Fate, Errno> {
-        if self.links == LinksAbove::Refused && tree.node(index).parent == NONE && self.blocked(path)? {
+        if self.asked.links == LinksAbove::Refused && tree.node(index).parent == NONE && self.blocked(path)? {
             return Ok(Fate::Differs);
         }
         let Some(stat) = self.stat(path)? else { return Ok(Fate::New) };
         let there = FileType::from_raw_mode(stat.st_mode);
+        if tree.node(index).kind == Kind::File && !self.asked.verify && self.untouched(tree, index, path, &stat)? {
+            return Ok(if self.settled(tree, index, &stat) { Fate::Settled } else { Fate::Same });
+        }
         let same = match tree.node(index).kind {
             Kind::Dir => there.is_dir(),
             Kind::Symlink => there.is_symlink() && self.link(path)? == tree.target(index),
@@ -135,6 +193,22 @@ impl Target<'_> {
             Kind::Missing | Kind::Deleted => false,
         };
         Ok(if same { Fate::Same } else { Fate::Differs })
+    }
+
+    /// Whether a file has the size and the time of its entry: nobody wrote to it since. What waits in a journal counts.
+    fn untouched(&self, tree: &Tree, index: Index, path: &[u8], stat: &Stat) -> Result<bool, Errno> {
+        let same = FileType::from_raw_mode(stat.st_mode).is_file()
+            && u64::try_from(stat.st_size) == Ok(tree.node(index).size)
+            && mtime(stat) == tree.mtime(index);
+        Ok(same && !(self.asked.databases.contains(path) && self.has_log(path)?))
+    }
+
+    /// Whether the metadata that `stat` tells is as recorded, and there is none that it does not tell.
+    fn settled(&self, tree: &Tree, index: Index, stat: &Stat) -> bool {
+        let node = tree.node(index);
+        let mode = if node.archive == Archive::Secrets { node.mode & 0o700 } else { node.mode };
+        let owned = tree.owner(index).is_some_and(|o| self.ids.borrow_mut().of(o) == (stat.st_uid, stat.st_gid));
+        owned && stat.st_mode & 0o7777 == u32::from(mode) && !tree.has_xattrs(index)
     }
 
     fn link(&self, archive_path: &[u8]) -> Result<Vec<u8>, Errno> {
@@ -149,7 +223,7 @@ impl Target<'_> {
             return Ok(false);
         }
         // What is still in a write-ahead log is part of the database, and not of this file.
-        if self.databases.contains(path) && self.has_log(path)? {
+        if self.asked.databases.contains(path) && self.has_log(path)? {
             return Ok(false);
         }
         let disk = self.layout.to_disk(path);

@@ -1,5 +1,6 @@
 //! The manifest: the sealed list of a snapshot's entries, as specified in section 5 of `FORMAT.md`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -66,13 +67,15 @@ pub struct PathName {
 impl PathName {
     /// The members for `path`.
     pub fn new(path: &[u8]) -> Self {
+        let owned = |text: Option<Text<'_>>| text.map(|t| t.0.into_owned());
         let (path, path_b64) = text(path);
-        PathName { path, path_b64 }
+        PathName { path: owned(path), path_b64: owned(path_b64) }
     }
 
     /// The path; empty where the members are no path.
     pub fn bytes(&self) -> Vec<u8> {
-        bytes(self.path.clone(), self.path_b64.clone(), "path").ok().flatten().unwrap_or_default()
+        let borrowed = |text: &'_ Option<String>| text.clone().map(Text::from);
+        bytes(borrowed(&self.path), borrowed(&self.path_b64), "path").ok().flatten().unwrap_or_default()
     }
 }
 
@@ -269,56 +272,81 @@ impl Header {
     }
 }
 
+/// Text of a line that is read, borrowed where nothing in it is escaped: a home has hundreds of thousands of lines.
+/// (Of an `Option<Cow>` serde would always make a copy.)
+#[derive(Serialize, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> From<Cow<'a, str>> for Text<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Text(text)
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text(Cow::Owned(text))
+    }
+}
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// One entry as a JSON object.
 #[derive(Serialize, Deserialize, Default)]
-struct Line {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
+struct Line<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    path: Option<Text<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    path_b64: Option<Text<'a>>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    mode: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mtime: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    user: Option<Text<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    group: Option<Text<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    mtime: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blake3: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    blake3: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     extents: Option<Vec<(u64, u64)>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delta: Option<DeltaLine>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target_b64: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    delta: Option<DeltaLine<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    target: Option<Text<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    target_b64: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     xattrs: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     xattrs_b64: Vec<(String, String)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    reason: Option<Text<'a>>,
 }
 
 /// The `delta` of an entry.
 #[derive(Serialize, Deserialize, Default)]
-struct DeltaLine {
+struct DeltaLine<'a> {
     n: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base_b64: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    base: Option<Text<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    base_b64: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -326,16 +354,16 @@ struct DeltaLine {
 }
 
 /// Splits a byte string into its plain and its base64 member.
-fn text(bytes: &[u8]) -> (Option<String>, Option<String>) {
+fn text(bytes: &[u8]) -> (Option<Text<'_>>, Option<Text<'_>>) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(BASE64.encode(bytes))),
+        Ok(text) => (Some(Text(Cow::Borrowed(text))), None),
+        Err(_) => (None, Some(BASE64.encode(bytes).into())),
     }
 }
 
-fn bytes(plain: Option<String>, b64: Option<String>, what: &str) -> Result<Option<Vec<u8>>> {
+fn bytes(plain: Option<Text<'_>>, b64: Option<Text<'_>>, what: &str) -> Result<Option<Vec<u8>>> {
     match (plain, b64) {
-        (Some(plain), None) => Ok(Some(plain.into_bytes())),
+        (Some(plain), None) => Ok(Some(plain.0.into_owned().into_bytes())),
         (None, Some(b64)) => Ok(Some(unbase64(&b64, what)?)),
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Error::damaged(format!("a manifest's entry has its {what} twice"))),
@@ -352,14 +380,14 @@ fn unbase64(text: &str, what: &str) -> Result<Vec<u8>> {
 /// Those of `out`.
 pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::Result<()> {
     let (plain, path_b64) = text(path);
-    let mut line = Line { path: plain, path_b64, kind: entry.kind.word().to_owned(), ..Line::default() };
+    let mut line = Line { path: plain, path_b64, kind: entry.kind.word().into(), ..Line::default() };
     let meta = matches!(entry.kind, Kind::File | Kind::Dir | Kind::Symlink);
     if meta {
         line.uid = Some(entry.owner.uid);
         line.gid = Some(entry.owner.gid);
-        line.user.clone_from(&entry.owner.user);
-        line.group.clone_from(&entry.owner.group);
-        line.mtime = Some(entry.mtime.text());
+        line.user = entry.owner.user.as_deref().map(|u| Text(u.into()));
+        line.group = entry.owner.group.as_deref().map(|g| Text(g.into()));
+        line.mtime = Some(entry.mtime.text().into());
         for (name, value) in &entry.xattrs {
             match std::str::from_utf8(name) {
                 Ok(name) => drop(line.xattrs.insert(name.to_owned(), BASE64.encode(value))),
@@ -368,12 +396,12 @@ pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::
         }
     }
     if matches!(entry.kind, Kind::File | Kind::Dir) {
-        line.mode = Some(format!("{:o}", entry.mode));
+        line.mode = Some(format!("{:o}", entry.mode).into());
     }
     match entry.kind {
         Kind::File => {
             line.size = Some(entry.size);
-            line.blake3 = Some(hex(&entry.blake3));
+            line.blake3 = Some(hex(&entry.blake3).into());
             line.extents.clone_from(&entry.extents);
             match &entry.delta {
                 Some(delta) => {
@@ -385,7 +413,7 @@ pub fn write_entry(out: &mut dyn Write, path: &[u8], entry: &Entry) -> std::io::
             }
         }
         Kind::Symlink | Kind::Hardlink => (line.target, line.target_b64) = text(&entry.target),
-        Kind::Missing => line.reason = Some(entry.reason.clone()),
+        Kind::Missing => line.reason = Some(Text(Cow::Borrowed(&entry.reason))),
         Kind::Dir | Kind::Deleted => {}
     }
     serde_json::to_writer(&mut *out, &line)?;
@@ -413,7 +441,8 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
     }
     if matches!(kind, Kind::File | Kind::Dir | Kind::Symlink) {
         let (uid, gid) = (line.uid.ok_or_else(|| need("uid"))?, line.gid.ok_or_else(|| need("gid"))?);
-        entry.owner = Owner { uid, gid, user: line.user, group: line.group };
+        let name = |text: Option<Text<'_>>| text.map(|t| t.0.into_owned());
+        entry.owner = Owner { uid, gid, user: name(line.user), group: name(line.group) };
         entry.mtime = line.mtime.as_deref().and_then(Time::parse).ok_or_else(|| need("mtime"))?;
         for (name, value) in line.xattrs {
             entry.xattrs.push((name.into_bytes(), unbase64(&value, "xattr")?));
@@ -442,7 +471,7 @@ pub fn parse_entry(line: &[u8]) -> Result<(Vec<u8>, Entry)> {
         Kind::Symlink | Kind::Hardlink => {
             entry.target = bytes(line.target, line.target_b64, "target")?.ok_or_else(|| need("target"))?;
         }
-        Kind::Missing => entry.reason = line.reason.unwrap_or_default(),
+        Kind::Missing => entry.reason = line.reason.map(|r| r.0.into_owned()).unwrap_or_default(),
         Kind::Dir | Kind::Deleted => {}
     }
     entry.check().map_err(|e| named(e.to_string()))?;

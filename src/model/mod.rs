@@ -1,5 +1,6 @@
 //! The pure part: no files, clock, environment or threads; everything it knows comes in as an argument.
 
+pub mod asked;
 pub mod blocks;
 pub mod calendar;
 pub mod chain;
@@ -11,6 +12,7 @@ mod config_text;
 pub mod database;
 pub mod entry;
 pub mod finder;
+pub mod history;
 pub mod kit;
 pub mod layout;
 pub mod lifecycle;

@@ -143,7 +143,8 @@ impl<T> PatternsBuilder<T> {
     }
 }
 
-fn glob(text: &str) -> Result<globset::Glob> {
+/// Compiles a glob: `*` and `?` match no slash, `**` does.
+pub(super) fn glob(text: &str) -> Result<globset::Glob> {
     // Explicit, though some are the defaults: what a pattern matches is a promise.
     GlobBuilder::new(text).literal_separator(true).backslash_escape(true).case_insensitive(false).build().map_err(|e| {
         let error = Error::failed(format!("pattern `{text}` is no glob: {}", e.kind()));

@@ -63,6 +63,16 @@ impl Holders {
         self.pieces.get(&index).map(Vec::as_slice)
     }
 
+    /// Where all bytes of a file are stored, ascending by offset; the rest is zeros.
+    pub fn stored(&self, tree: &Tree, index: Index) -> Vec<Piece> {
+        if let Some(pieces) = self.pieces(index) {
+            return pieces.to_vec();
+        }
+        let whole = [(0, tree.node(index).size)];
+        let (extents, place) = (tree.extents(index).unwrap_or(&whole), tree.stored(index));
+        place.map_or_else(Vec::new, |(at, _)| placed(extents, self.level(index), at))
+    }
+
     /// The files that are put together from pieces.
     pub fn pieced(&self) -> impl Iterator<Item = Index> {
         self.pieces.keys().copied()

@@ -54,6 +54,31 @@ pub struct Preset {
     /// What a drill proves.
     #[serde(rename = "drill", default)]
     pub drills: Vec<Drill>,
+    /// What a person has to do after a restore, before the agent starts.
+    #[serde(default)]
+    pub after: Vec<After>,
+}
+
+/// A step after a restore.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    /// Paths below the home: the step is due when any of them was restored.
+    pub paths: Vec<String>,
+    /// What kind of step it is.
+    pub kind: AfterKind,
+    /// The step, as a sentence.
+    pub step: String,
+}
+
+/// What kind of step follows a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterKind {
+    /// Something to look at.
+    Check,
+    /// Something that must not start before the old machine's has stopped.
+    Wait,
 }
 
 /// A place of a preset, before it is looked up on a machine.
@@ -422,6 +447,11 @@ mod tests {
                 assert_eq!(spec.how == EnvHow::Join, !spec.join.is_empty(), "{name}: {}", spec.name);
             }
             assert!(preset.drills.len() >= 4, "{name}");
+            assert!(!preset.after.is_empty(), "{name}");
+            for after in &preset.after {
+                assert!(!after.paths.is_empty() && !after.step.is_empty(), "{name}");
+                assert!(after.paths.iter().all(|p| !p.contains('*')), "{name}: these are no globs");
+            }
         }
         assert_eq!(builtin().len(), FILES.len());
         assert_eq!(names(), "claude-code, codex, hermes, openclaw");

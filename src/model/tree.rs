@@ -230,6 +230,22 @@ impl Tree {
         }
     }
 
+    /// When the entry's content last changed.
+    pub fn mtime(&self, index: Index) -> Time {
+        let node = self.node(index);
+        Time { seconds: node.mtime_seconds, nanos: node.mtime_nanos }
+    }
+
+    /// Who owns the entry.
+    pub fn owner(&self, index: Index) -> Option<&Owner> {
+        self.owners.get(usize::from(self.node(index).owner))
+    }
+
+    /// Whether the entry has extended attributes.
+    pub fn has_xattrs(&self, index: Index) -> bool {
+        self.extra(index).is_some_and(|e| !e.xattrs.is_empty())
+    }
+
     /// The text of a symbolic link, or the path a hard link is a name of.
     pub fn target(&self, index: Index) -> &[u8] {
         self.extra(index).map_or(&[], |e| &e.target)

@@ -1,12 +1,19 @@
 //! Sealing with age and opening again, with the limits that the age crate leaves to its caller.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Read, Seek, Write};
 
 use super::age_keys::{Identities, Recipients};
 use crate::error::{Error, Kind, Result};
 
 /// The longest age header a reader accepts, in bytes: some hundreds of recipients.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes between an age header and the first chunk.
+pub const NONCE_BYTES: u64 = 16;
+/// Bytes of plaintext in one of age's chunks.
+pub const CHUNK_BYTES: u64 = 64 << 10;
+/// Bytes that each chunk is longer when it is sealed.
+pub const TAG_BYTES: u64 = 16;
 
 /// Begins an age file in `out`; nothing is valid before [`age::stream::StreamWriter::finish`].
 ///
@@ -34,7 +41,27 @@ pub fn header_length(bytes: &[u8]) -> Option<usize> {
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when none of `identities` opens it, [`Kind::Damaged`] when it is no age file.
-pub fn open<R: BufRead>(mut sealed: R, identities: &Identities, what: &str) -> Result<impl Read + use<R>> {
+pub fn open<R: BufRead>(sealed: R, identities: &Identities, what: &str) -> Result<impl Read + use<R>> {
+    begin_reading(sealed, identities, what)
+}
+
+/// [`open`] of what can be read here and there. To seek to the start of a chunk reads the end of the file, too.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_seekable<R: BufRead + Seek>(
+    sealed: R,
+    identities: &Identities,
+    what: &str,
+) -> Result<impl Read + Seek + use<R>> {
+    begin_reading(sealed, identities, what)
+}
+
+fn begin_reading<R: BufRead>(
+    mut sealed: R,
+    identities: &Identities,
+    what: &str,
+) -> Result<age::stream::StreamReader<R>> {
     let start = sealed.fill_buf().map_err(|e| match e.downcast::<Error>() {
         Ok(error) => error,
         Err(e) => Error::failed(format!("cannot read {what}")).because(e),

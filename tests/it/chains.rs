@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat::Kind as ErrorKind;
 use lifeboat::commands::Event;
+use lifeboat::commands::bring_back::Overwrite;
 use lifeboat::commands::restore::Done;
 use lifeboat::model::commit::Reference;
 use lifeboat::model::database::Facts;
@@ -246,7 +247,7 @@ fn paths_become_something_else() {
     assert_eq!(snapshot(&target), before);
     let e = machine.try_restore(&target, |_| {}).unwrap_err();
     assert!(said(&e).contains("nothing was changed"), "{}", said(&e));
-    machine.try_restore(&target, |a| a.overwrite = true).unwrap();
+    machine.try_restore(&target, |a| a.overwrite = Overwrite::Always).unwrap();
     for path in ["home/agent/d", "home/agent/g", "home/agent/h", "home/agent/l"] {
         assert_eq!(
             snapshot(&target).get(Path::new(path)),
@@ -507,7 +508,7 @@ fn stale_logs_go_with_what_is_replaced() {
     std::fs::write(target.join("home/agent/other-wal"), "none of ours").unwrap();
     let (done, _) = machine.try_restore(&target, |a| (a.dry_run, a.snapshot) = (true, second.id.to_string())).unwrap();
     assert_eq!(done.different.len(), 1, "{:?}", done.different);
-    machine.try_restore(&target, |a| (a.overwrite, a.snapshot) = (true, second.id.to_string())).unwrap();
+    machine.try_restore(&target, |a| (a.overwrite, a.snapshot) = (Overwrite::Always, second.id.to_string())).unwrap();
     assert!(!log.exists());
     assert!(target.join("home/agent/other-wal").exists());
     assert!(std::fs::read(target.join("home/agent/x.db")).unwrap() == new);

@@ -276,8 +276,32 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
         let restored = target.join("home/agent");
         let restored = if restored.exists() { tree(&restored) } else { Tree::new() };
         same(then, &restored);
+        dumped(&machine, id, &target);
         std::fs::remove_dir_all(&target).unwrap_or(());
     }
+}
+
+/// What `dump` writes is what `restore` brought back: the same paths, with the same content.
+fn dumped(machine: &Machine, id: &str, target: &Path) {
+    let tar = machine.dump(id).unwrap_or_else(|e| panic!("{id}: {}", crate::forge::said(&e)));
+    let mut archive = tar::Archive::new(&tar[..]);
+    let mut paths = BTreeSet::new();
+    for member in archive.entries().unwrap() {
+        let mut member = member.unwrap();
+        let path = member.path().unwrap().into_owned();
+        let disk = target.join(&path);
+        if member.header().entry_type().is_file() {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut member, &mut content).unwrap();
+            assert!(content == std::fs::read(&disk).unwrap(), "{id}: {}", path.display());
+        }
+        paths.insert(disk);
+    }
+    let restored = crate::forge::snapshot(target).into_keys().map(|p| target.join(p));
+    let mut restored: BTreeSet<PathBuf> = restored.collect();
+    restored.remove(&target.join("home"));
+    let paths: BTreeSet<PathBuf> = paths.into_iter().map(|p| p.components().collect()).collect();
+    assert_eq!(paths, restored, "{id}");
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 //! nothing appears at the target or anywhere else.
 
 use lifeboat::Kind as ErrorKind;
+use lifeboat::commands::bring_back::Overwrite;
 use lifeboat::model::commit::Reference;
 use lifeboat::model::entry::Entry;
 use lifeboat::model::manifest::VolumePlace;
@@ -63,7 +64,7 @@ fn refused(machine: &Machine, name: &str, kind: ErrorKind, says: &str) {
     let before = snapshot(&machine.root());
     let target = machine.target("target");
     std::fs::create_dir_all(&target).unwrap();
-    for overwrite in [false, true] {
+    for overwrite in [Overwrite::Refuse, Overwrite::Always] {
         let error = match machine.try_restore(&target, |a| a.overwrite = overwrite) {
             Ok((done, _)) => panic!("{name}: was restored: {done:?}"),
             Err(e) => e,
@@ -84,6 +85,14 @@ fn check(vectors: Vec<Vector>) {
         let Vector { name, items, edit, says, kind } = vector;
         forger.put(Archive::State, items, &*edit);
         refused(&machine, name, kind, says);
+        // What would fill a disk is refused for want of room, and a pipe has that. Nor does who reads single frames see
+        // what lies behind the last of them.
+        if kind == ErrorKind::Damaged && says != "longer or shorter" {
+            match machine.dump("latest") {
+                Ok(_) => panic!("{name}: was dumped"),
+                Err(e) => assert!(e.kind() == kind && said(&e).contains(says), "{name}: dump says `{}`", said(&e)),
+            }
+        }
         std::fs::remove_dir_all(machine.store().join("state")).unwrap();
     }
 }
@@ -699,7 +708,7 @@ fn what_is_replaced_is_replaced_whole() {
     let before = snapshot(&outside);
     let error = machine.try_restore(&target, |_| {}).unwrap_err();
     assert!(said(&error).contains("differs from the snapshot"), "{}", said(&error));
-    machine.try_restore(&target, |a| a.overwrite = true).unwrap();
+    machine.try_restore(&target, |a| a.overwrite = Overwrite::Always).unwrap();
     assert!(target.join("home/d").symlink_metadata().unwrap().is_dir());
     assert_eq!(std::fs::read(target.join("home/d/f")).unwrap(), b"same");
     assert_eq!(std::fs::read(target.join("home/x")).unwrap(), b"new");

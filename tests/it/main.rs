@@ -14,6 +14,9 @@ mod init;
 /// Which keys are in force, kits written again and checked.
 mod keys;
 
+/// Looking into snapshots without restoring them.
+mod look;
+
 /// The layers of the design, by reading the source.
 mod layering;
 
@@ -34,6 +37,8 @@ mod roundtrip;
 
 /// What an incremental holds and leans on.
 mod incremental;
+/// Restoring parts of snapshots, and onto what is there already.
+mod parts;
 
 /// Histories of edits, and every snapshot of them.
 mod history;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use lifeboat::commands::bring_back::Overwrite;
 use lifeboat::commands::restore;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof};
 use proptest::{collection, proptest};
@@ -317,6 +318,7 @@ fn paths_longer_than_a_call_takes() {
 }
 
 fn in_place(machine: &Machine, overwrite: bool) -> Result<restore::Done, lifeboat::Error> {
+    let overwrite = if overwrite { Overwrite::Always } else { Overwrite::Refuse };
     let args = restore::Args { identity: Some(machine.kit()), overwrite, ..restore::Args::default() };
     restore::run(&machine.world, &args, &mut |_| {})
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lifeboat::commands::bring_back::Overwrite;
 use lifeboat::commands::{Event, backup};
 use rusqlite::Connection;
 
@@ -306,7 +307,7 @@ fn a_live_database_comes_back_whole_and_over_stale_sidecars() {
     let error = machine.try_restore(&target, |_| {}).unwrap_err();
     assert!(error.to_string().contains("state.db"), "a database with a log is not the one that was stored: {error}");
     assert!(target.join("home/agent/state.db-wal").exists());
-    machine.try_restore(&target, |a| a.overwrite = true).unwrap();
+    machine.try_restore(&target, |a| a.overwrite = Overwrite::Always).unwrap();
     assert_eq!(std::fs::read(&restored).unwrap(), content);
     assert!(!target.join("home/agent/state.db-wal").exists() && !target.join("home/agent/state.db-shm").exists());
     assert_eq!(rows(&restored), 100);
@@ -328,13 +329,13 @@ fn a_database_in_use_is_not_replaced() {
     std::fs::remove_file(target.join("home/agent/notes.md")).unwrap();
     let open = std::fs::File::open(&file).unwrap();
     let mut holder = std::process::Command::new("sleep").arg("60").stdin(open).spawn().unwrap();
-    let result = machine.try_restore(&target, |a| a.overwrite = true);
+    let result = machine.try_restore(&target, |a| a.overwrite = Overwrite::Always);
     holder.kill().unwrap();
     holder.wait().unwrap();
     let error = result.unwrap_err();
     assert!(error.to_string().contains(&format!("is in use by sleep (process {})", holder.id())), "{error}");
     assert!(!target.join("home/agent/notes.md").exists(), "nothing was changed");
-    machine.try_restore(&target, |a| a.overwrite = true).unwrap();
+    machine.try_restore(&target, |a| a.overwrite = Overwrite::Always).unwrap();
     assert_eq!(rows(&file), 5);
 }
 

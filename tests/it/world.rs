@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use lifeboat::Error;
-use lifeboat::commands::{Event, backup, init, list, restore};
+use lifeboat::commands::look::Place;
+use lifeboat::commands::reading::Where;
+use lifeboat::commands::{Event, backup, dump, init, list, restore};
 use lifeboat::host::world::World;
 
 /// A user and group without privileges.
@@ -113,6 +115,19 @@ impl Machine {
         let mut events = Vec::new();
         let done = restore::run(&self.world, &args, &mut |e| events.push(e))?;
         Ok((done, events))
+    }
+
+    /// Where commands look that look into snapshots: with the kit.
+    pub fn place(&self) -> Place {
+        Place { at: Where { identity: Some(self.kit()), ..Where::default() }, secrets: false }
+    }
+
+    /// `lifeboat dump` of the state of a snapshot.
+    pub fn dump(&self, snapshot: &str) -> Result<Vec<u8>, Error> {
+        let args = dump::Args { place: self.place(), snapshot: snapshot.to_owned(), path: None };
+        let mut out = Vec::new();
+        dump::run(&self.world, &args, &mut out, &mut |_| {})?;
+        Ok(out)
     }
 
     /// Every file of the machine with its content, links and specials left out.

@@ -356,6 +356,21 @@ impl Store {
         ObjectReader::new(self, key, size)
     }
 
+    /// Reads a range of an object that a commit promises to be at least that long.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) when it is not there, else when it cannot be read.
+    pub fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
+        let location = Key::from(key);
+        match self.run(|| self.shared.inner.get_range(&location, range.clone()), || ()) {
+            Ok(bytes) => Ok(bytes),
+            Err(e) if e.class() == Class::Missing => {
+                Err(Error::damaged(format!("{key} is missing on {}", self.name())))
+            }
+            Err(e) => Err(self.failure("read", key, e)),
+        }
+    }
+
     /// All objects below `prefix`, in no order.
     ///
     /// # Errors

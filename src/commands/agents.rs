@@ -1,0 +1,64 @@
+//! What presets know about restored homes: whose they are, and what has to be done before an agent starts in one.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::bring_back::Plan;
+use super::opened::Opened;
+use crate::error::{Error, Result};
+use crate::host::world::World;
+use crate::model::layout::Layout;
+use crate::model::manifest::Source;
+use crate::model::path::{join, printable};
+use crate::model::preset::{AfterKind, Preset, builtin, find};
+
+/// The sources of archives that a preset knows.
+fn known(archives: &[Opened]) -> Vec<(Vec<u8>, &'static Preset)> {
+    let mut out: Vec<(Vec<u8>, &Preset)> = Vec::new();
+    let known = |s: &Source| Some((s.path.bytes(), find(s.preset.as_deref()?)?));
+    for (path, preset) in archives.iter().flat_map(|a| &a.header().sources).filter_map(known) {
+        if !out.iter().any(|(p, one)| *p == path && one.name == preset.name) {
+            out.push((path, preset));
+        }
+    }
+    out
+}
+
+/// Refuses to restore an agent's home where another agent has its own.
+///
+/// # Errors
+/// [`Kind::Failed`](crate::Kind::Failed), naming both.
+pub fn check_homes(world: &World, archives: &[Opened], layout: &Layout) -> Result<()> {
+    let env = |name: &str| world.var(name).map(ToOwned::to_owned);
+    for (path, preset) in known(archives) {
+        let disk = layout.to_disk(&path);
+        for other in builtin().iter().filter(|other| other.name != preset.name) {
+            let roots = other.roots(&env, &world.home);
+            let home = roots.iter().find(|root| root.id == other.home_id());
+            if home.is_some_and(|home| home.path.as_os_str().as_bytes() == disk) {
+                let (disk, here, there) = (printable(&disk), &other.title, &preset.title);
+                return Err(Error::failed(format!(
+                    "{disk} is the home of {here} here, and of {there} in the snapshot"
+                ))
+                .hint("restore with --target DIR, and move what is wanted; nothing was changed"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a person has to do before agents start in what was restored: what must wait first.
+pub fn steps(archives: &[Opened], plan: &Plan<'_>) -> Vec<String> {
+    let mut out: Vec<(bool, String)> = Vec::new();
+    for (path, preset) in known(archives) {
+        for after in &preset.after {
+            if after.paths.iter().any(|below| plan.brings(&join(&path, below.as_bytes()))) {
+                let line = format!("{}: {}", preset.title, after.step);
+                if !out.iter().any(|(_, known)| *known == line) {
+                    out.push((after.kind == AfterKind::Check, line));
+                }
+            }
+        }
+    }
+    out.sort_by_key(|(later, _)| *later);
+    out.into_iter().map(|(_, line)| line).collect()
+}

@@ -1,0 +1,155 @@
+//! What every command that reads snapshots begins with: keys, store, what lies on it, and an archive that is opened.
+
+use std::path::PathBuf;
+
+use super::opened::{Opened, open};
+use super::session::{Configured, Keys, configuration, signing_key};
+use super::snapshots::{self, Choice, Found, Standing, Wanted, choose};
+use super::{Event, Events};
+use crate::error::{Error, Result};
+use crate::host::store::{Access, Store};
+use crate::host::world::World;
+use crate::model::kit::Which;
+use crate::model::path::printable;
+use crate::model::store_key::{Archive, is_name};
+use crate::stream::age_keys::Identities;
+use crate::stream::sign::PublicKey;
+
+/// Where to read, and with what.
+#[derive(Clone, Debug, Default)]
+pub struct Where {
+    /// The kit.
+    pub identity: Option<PathBuf>,
+    /// Another store than kit or configuration name.
+    pub store: Option<String>,
+    /// Another series.
+    pub name: Option<String>,
+    /// Read what does not verify.
+    pub allow_unsigned: bool,
+}
+
+/// A series on a store, listed and judged, with the keys for it.
+pub struct Reading {
+    /// The series.
+    pub series: String,
+    /// The store.
+    pub store: Store,
+    /// All that is on it.
+    pub found: Vec<Found>,
+    /// Whether what does not verify is read.
+    pub allow_unsigned: bool,
+    keys: Keys,
+    now: i64,
+}
+
+impl Reading {
+    /// Finds keys for the archives of `which`, and looks at the store.
+    ///
+    /// # Errors
+    /// When keys or store cannot be found or read, or there is no key to check signatures with.
+    pub fn begin(world: &World, place: &Where, which: &[Which], events: &mut Events<'_>) -> Result<Reading> {
+        let configured = configuration(world)?;
+        let config = configured.as_ref().map(|c| &c.config);
+        let keys = Keys::find(world, place.identity.as_deref(), config, which)?;
+        let (url, series) = whereabouts(place, &keys, configured.as_ref())?;
+        let store = Store::open(world, &url, Access::Existing)?;
+        let key = public_key(world, &keys, configured.as_ref())?;
+        if key.is_none() && !place.allow_unsigned {
+            return Err(Error::failed("there is no key here to check signatures with").hint(
+                "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
+            ));
+        }
+        let found = snapshots::load(&store, &series, key.as_ref())?;
+        let reading = Reading { series, store, found, allow_unsigned: place.allow_unsigned, keys, now: world.now() };
+        reading.warn(events);
+        Ok(reading)
+    }
+
+    /// The archive that a person means, with its chain.
+    ///
+    /// # Errors
+    /// As [`choose`].
+    pub fn choose(&self, archive: Archive, wanted: &Wanted) -> Result<Choice<'_>> {
+        choose(&self.found, archive, wanted, self.allow_unsigned, self.now)
+    }
+
+    /// Opens the archive that a person means.
+    ///
+    /// # Errors
+    /// As [`choose`] and [`open`].
+    pub fn open(&mut self, archive: Archive, wanted: &Wanted, events: &mut Events<'_>) -> Result<Opened> {
+        let choice = choose(&self.found, archive, wanted, self.allow_unsigned, self.now)?;
+        say(&choice, events);
+        let identities = self.keys.identities(which_of(archive))?;
+        open(&self.store, &self.found, &choice.chain, self.allow_unsigned, identities)
+    }
+
+    /// The identities for an archive.
+    ///
+    /// # Errors
+    /// As [`Keys::identities`].
+    pub fn identities(&mut self, archive: Archive) -> Result<Identities> {
+        self.keys.identities(which_of(archive))
+    }
+
+    /// Says what a person should know about the store before trusting it.
+    fn warn(&self, events: &mut Events<'_>) {
+        for one in &self.found {
+            if let Standing::Unverified { why, .. } = &one.standing {
+                let why = printable(why.to_string().as_bytes());
+                events(Event::Warning(format!("{} does not verify and is skipped: {why}", one.place.directory())));
+            }
+        }
+        for line in snapshots::hidden(&self.found, self.now) {
+            events(Event::Warning(format!("something may have been removed from the store: {line}")));
+        }
+    }
+}
+
+/// What opens an archive.
+pub fn which_of(archive: Archive) -> Which {
+    match archive {
+        Archive::State => Which::State,
+        Archive::Secrets => Which::Secrets,
+    }
+}
+
+/// Store and series: as told, else as the kit says, else as configured.
+fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
+    let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
+    let kit = keys.kit();
+    let config = configured.map(|c| &c.config);
+    let url =
+        place.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
+    let url = url.ok_or_else(|| {
+        Error::not_there("no store was named, and neither a kit nor a configuration names one")
+            .hint("name the recovery kit with --identity, or the store with --store")
+    })?;
+    let series =
+        place.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
+    let series = series.ok_or_else(|| {
+        Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
+    })?;
+    if !is_name(&series) {
+        return Err(Error::usage(format!("`{}` is no name of a series", printable(series.as_bytes()))));
+    }
+    Ok((url, series))
+}
+
+fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
+    if let Some(key) = keys.public_key()? {
+        return Ok(Some(key));
+    }
+    Ok(configured.and_then(|c| signing_key(world, &c.file).ok()).map(|key| key.public()))
+}
+
+/// Says what was passed over, and what is read though nobody vouches for it.
+fn say(choice: &Choice<'_>, events: &mut Events<'_>) {
+    for line in &choice.skipped {
+        events(Event::Warning(line.clone()));
+    }
+    for found in choice.chain.iter().filter(|f| f.verified().is_none()) {
+        let dir = found.place.directory();
+        events(Event::Warning(format!("{dir} does not verify, and is read because of --allow-unsigned")));
+    }
+}

@@ -1,0 +1,145 @@
+//! Restoring parts of snapshots, and onto what is there already.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use lifeboat::Error;
+use lifeboat::Kind as ErrorKind;
+use lifeboat::commands::bring_back::Overwrite;
+use lifeboat::commands::{Report as _, restore};
+
+use crate::forge::snapshot;
+use crate::look::read_by;
+use crate::roundtrip::{noise, set_mtime};
+use crate::world::Machine;
+
+fn machine() -> Machine {
+    let machine = Machine::new();
+    machine.write("agent/skills/a/SKILL.md", "a skill");
+    machine.write("agent/skills/b/SKILL.md", "another");
+    machine.write("agent/notes.md", "notes");
+    machine.write("agent/.env", "API_KEY=fake-value-of-a-key");
+    std::fs::hard_link(machine.home("agent/notes.md"), machine.home("agent/skills/notes.md")).unwrap();
+    std::fs::set_permissions(machine.home("agent/skills"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    machine.init(&["agent"]);
+    machine.backup();
+    machine
+}
+
+fn in_place(machine: &Machine, change: impl FnOnce(&mut restore::Args)) -> Result<restore::Done, Error> {
+    let mut args = restore::Args { identity: Some(machine.kit()), ..restore::Args::default() };
+    change(&mut args);
+    restore::run(&machine.world, &args, &mut |_| {})
+}
+
+#[test]
+fn only_what_matches() {
+    let machine = machine();
+    let part = |name: &str, globs: &[&str]| {
+        let target = machine.target(name);
+        machine.try_restore(&target, |a| a.paths = globs.iter().map(|g| (*g).to_owned()).collect()).unwrap();
+        let left: Vec<String> = snapshot(&target).into_keys().map(|p| p.to_str().unwrap().to_owned()).collect();
+        left
+    };
+    let up = ["home", "home/agent", "home/agent/skills"];
+    let a = ["home/agent/skills/a", "home/agent/skills/a/SKILL.md"];
+    assert_eq!(part("one", &["skills/a"]), [&up[..], &a[..]].concat());
+    // What a directory on the way was, it is again.
+    let mode = machine.target("one").join("home/agent/skills").metadata().unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o750);
+    assert_eq!(part("two", &["~/agent/.env", "SKILL.md"]).len(), 8);
+    // A further name without its file is a file.
+    let link = part("three", &["agent/skills/notes.md"]);
+    assert_eq!(link, [&up[..], &["home/agent/skills/notes.md"]].concat());
+    assert_eq!(std::fs::read(machine.target("three").join("home/agent/skills/notes.md")).unwrap(), b"notes");
+    let e = machine.try_restore(&machine.target("four"), |a| a.paths = vec!["nothing".to_owned()]).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotThere);
+    assert!(!machine.target("four").exists());
+}
+
+/// What is not asked for may be whatever it is.
+#[test]
+fn a_part_in_place_touches_nothing_else() {
+    let machine = machine();
+    machine.write("agent/notes.md", "other notes");
+    machine.write("agent/skills/mine.md", "mine");
+    std::fs::remove_dir_all(machine.home("agent/skills/a")).unwrap();
+    std::fs::set_permissions(machine.home("agent/skills"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let done = in_place(&machine, |a| a.paths = vec!["~/agent/skills/a".to_owned()]).unwrap();
+    assert_eq!((done.restored, done.same), (2, 0));
+    assert_eq!(std::fs::read(machine.home("agent/skills/a/SKILL.md")).unwrap(), b"a skill");
+    assert_eq!(std::fs::read(machine.home("agent/notes.md")).unwrap(), b"other notes");
+    assert_eq!(std::fs::read(machine.home("agent/skills/mine.md")).unwrap(), b"mine");
+    assert_eq!(machine.home("agent/skills").metadata().unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn what_becomes_of_what_differs() {
+    let machine = machine();
+    let spoil = || {
+        machine.write("agent/notes.md", "longer than before");
+        let file = machine.home("agent/skills/b/SKILL.md");
+        let meta = file.metadata().unwrap();
+        std::fs::write(&file, "ANOTHER").unwrap();
+        set_mtime(&file, meta.mtime(), meta.mtime_nsec());
+        if machine.home("agent/skills/a").is_dir() {
+            std::fs::remove_dir_all(machine.home("agent/skills/a")).unwrap();
+        }
+        std::fs::write(machine.home("agent/skills/a"), "no directory").unwrap();
+    };
+    let read = |path: &str| std::fs::read_to_string(machine.home(path)).unwrap_or_default();
+    spoil();
+    let e = in_place(&machine, |_| {}).unwrap_err();
+    assert!(e.to_string().contains("notes.md") && e.to_string().contains("skills/a"), "{e}");
+    // Only whoever reads it sees that a file with the right size and time is another one.
+    assert!(!e.to_string().contains("b/SKILL.md"), "{e}");
+    let e = in_place(&machine, |a| a.verify_existing = true).unwrap_err();
+    assert!(e.to_string().contains("b/SKILL.md"), "{e}");
+
+    std::fs::remove_file(machine.home("agent/.env")).unwrap();
+    let done = in_place(&machine, |a| (a.overwrite, a.dry_run) = (Overwrite::Never, true)).unwrap();
+    assert!(done.new.iter().any(|p| p.ends_with(".env")) && done.staying.iter().any(|p| p.ends_with("notes.md")));
+    assert!(done.text().contains("differ and stay as they are"), "{}", done.text());
+    assert!(!machine.home("agent/.env").exists());
+    in_place(&machine, |a| a.overwrite = Overwrite::Never).unwrap();
+    assert_eq!(read("agent/notes.md"), "longer than before");
+    assert_eq!(read("agent/skills/a"), "no directory");
+    assert_eq!(read("agent/.env"), "API_KEY=fake-value-of-a-key");
+
+    in_place(&machine, |a| a.overwrite = Overwrite::IfChanged).unwrap();
+    assert_eq!(read("agent/notes.md"), "notes");
+    assert_eq!(read("agent/skills/a/SKILL.md"), "a skill");
+    assert_eq!(read("agent/skills/b/SKILL.md"), "ANOTHER");
+
+    spoil();
+    in_place(&machine, |a| a.overwrite = Overwrite::Always).unwrap();
+    assert_eq!(read("agent/skills/b/SKILL.md"), "another");
+    let inode = |path: &str| machine.home(path).metadata().unwrap().ino();
+    assert_eq!(inode("agent/notes.md"), inode("agent/skills/notes.md"));
+}
+
+/// What is there and matches is not read from the store again, and a part costs its frames alone.
+#[test]
+fn only_what_is_lacking_is_read() {
+    let mut machine = Machine::new();
+    for n in 0..40 {
+        machine.write(&format!("agent/{n:02}.bin"), noise(700_000, n));
+    }
+    machine.init(&["agent"]);
+    machine.backup();
+    let part = machine.target("part");
+    let (read, _) = read_by(&mut machine, |m| {
+        m.try_restore(&part, |a| a.paths = vec!["17.bin".to_owned()]).unwrap();
+    });
+    assert!(read > 700_000 && read < 11 << 20, "{read}");
+    assert!(std::fs::read(part.join("home/agent/17.bin")).unwrap() == noise(700_000, 17));
+    let (read, _) = read_by(&mut machine, |m| {
+        assert_eq!(in_place(m, |_| {}).unwrap().restored, 0);
+    });
+    assert_eq!(read, 0);
+    std::fs::remove_file(machine.home("agent/23.bin")).unwrap();
+    let (read, _) = read_by(&mut machine, |m| {
+        assert_eq!(in_place(m, |_| {}).unwrap().restored, 1);
+    });
+    assert!(read > 700_000 && read < 11 << 20, "{read}");
+    assert!(std::fs::read(machine.home("agent/23.bin")).unwrap() == noise(700_000, 23));
+}
