@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore};
+use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, verify};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -59,6 +59,9 @@ enum Command {
     /// Bring a snapshot back, from kit and store alone
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Compare what is on the store with what was signed; needs no identity
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -115,6 +118,23 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+const VERIFY_HELP: &str = "\
+Reads every object of the newest snapshot, of its chain and of the newest secrets bundle, and compares size and SHA-256
+with the signed commits. It needs the store and the public key, but opens nothing: it may run anywhere. The key comes from
+--key, from a kit, or from this host; never from the store.
+
+Says what is missing, truncated, altered, unsigned, unexpected (no commit names it), broken (lacks a member of its chain),
+hidden (gone before its time), or could not be read. Whether an identity opens it, `lifeboat drill` proves.
+
+Examples:
+  lifeboat verify
+  lifeboat verify --all --sample 5%              every commit and size, and the bytes of some objects, drawn anew each time
+  lifeboat verify --since \"7 days ago\"
+  lifeboat verify --store /mnt/nas/backups --name vm1 --key RWRZY0Rq7lJx0lfQqqFPXGGt6zosHRGfGulEH/31wo5PGUQDaoGFHfi9
+
+Exit codes: 0 all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
+10 store, snapshot or key missing, 12 the kit's passphrase is wrong, 130 interrupted.";
 
 const PRUNE_HELP: &str = "\
 Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
@@ -282,6 +302,34 @@ struct RestoreArgs {
 }
 
 #[derive(Args)]
+struct VerifyArgs {
+    /// Which snapshot [default: the newest]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
+    /// Every snapshot and bundle of the series
+    #[arg(long, conflicts_with_all = ["snapshot", "since"])]
+    all: bool,
+    /// Those made since a time, with their chains
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    since: Option<String>,
+    /// Read only a share of the objects, such as 5%
+    #[arg(long, value_name = "SHARE")]
+    sample: Option<String>,
+    /// Recovery kit, for store, series and public key
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Public key of the series, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
 struct PruneArgs {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
@@ -402,6 +450,15 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 For::Azure => Cloud::Azure,
             });
             let result = lifecycle::run(world, &lifecycle::Args { cloud }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Verify(a) => {
+            let VerifyArgs { snapshot, all, since, sample, identity, key, store, name } = a;
+            let share = sample.as_deref().map(verify::parse_share).transpose();
+            let result = share.and_then(|sample| {
+                let args = verify::Args { snapshot, all, since, sample, store, name, identity, key };
+                verify::run(world, &args, &mut |e| printer.event(e))
+            });
             output::finish(voice, &mut printer, result)
         }
         Command::Prune(PruneArgs { dry_run, yes }) => {

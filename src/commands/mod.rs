@@ -27,7 +27,11 @@ pub mod session;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
+pub mod verify;
+pub mod whereabouts;
 pub mod write_archive;
+
+use crate::error::Kind;
 
 /// Something a person may want to know while a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +65,14 @@ pub trait Report: serde::Serialize {
     /// The lines for a person; what goes to stdout.
     fn text(&self) -> String;
 
-    /// What should have been done and was not, a line each: any of them makes exit code 3.
+    /// What should have been done and was not, a line each.
     fn problems(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What decides the exit code; `None` is success. Any problem makes it 3, unless a report knows better.
+    fn verdict(&self) -> Option<Kind> {
+        (!self.problems().is_empty()).then_some(Kind::Incomplete)
     }
 }
 

@@ -67,3 +67,6 @@ mod prune;
 
 /// What a bucket is told to do by itself.
 mod lifecycle;
+
+/// What is on a store against what was signed.
+mod verify;
