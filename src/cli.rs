@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, verify};
+use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, status, verify};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -16,7 +16,7 @@ use crate::output::{self, Printer, Voice};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 written or restored but incomplete, 4 damage found,
-10 store, source or configuration missing, 11 another run holds the lock, 12 no identity opens it,
+5 too old, 6 suspicious change, 10 store, source or configuration missing, 11 another run holds the lock, 12 no identity opens it,
 130 interrupted. Treat any other as failed.";
 
 /// Encrypted, signed backups of an AI agent's home: state and secrets apart, restorable with age, zstd and tar alone
@@ -62,6 +62,9 @@ enum Command {
     /// Compare what is on the store with what was signed; needs no identity
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArgs),
+    /// Whether snapshots and drills are young enough
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -135,6 +138,22 @@ Examples:
 
 Exit codes: 0 all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
 10 store, snapshot or key missing, 12 the kit's passphrase is wrong, 130 interrupted.";
+
+const STATUS_HELP: &str = "\
+The newest snapshot that can be restored, the newest bundle, the newest drill that passed, how much there is, how it grows
+and when it ends. Fails when the newest snapshot or drill is older than [status] in the configuration allows: 26 hours and
+35 days, or \"none\".
+
+--all has a line for each series on the store and needs no key: names and commits are enough, so it notices a machine that
+stopped, not one that lies.
+
+Examples:
+  lifeboat status -q || echo \"look at the backups\"
+  lifeboat status --all --store /mnt/nas/backups
+  lifeboat status --metrics /var/lib/node_exporter/textfile/lifeboat.prom
+
+Exit codes: 0 young enough, 1 failed, 2 usage, 4 something was removed or does not verify, 5 too old,
+10 store, configuration or key missing, 130 interrupted.";
 
 const PRUNE_HELP: &str = "\
 Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
@@ -330,6 +349,28 @@ struct VerifyArgs {
 }
 
 #[derive(Args)]
+struct StatusArgs {
+    /// Every series on the store; needs no key
+    #[arg(long)]
+    all: bool,
+    /// Write the figures to a file, too, in the text format of Prometheus
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// Recovery kit, for store, series and public key
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Public key of the series, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES", conflicts_with = "all")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
 struct PruneArgs {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
@@ -459,6 +500,12 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 let args = verify::Args { snapshot, all, since, sample, store, name, identity, key };
                 verify::run(world, &args, &mut |e| printer.event(e))
             });
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Status(a) => {
+            let StatusArgs { all, metrics, identity, key, store, name } = a;
+            let args = status::Args { all, metrics, store, name, identity, key };
+            let result = status::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         Command::Prune(PruneArgs { dry_run, yes }) => {

@@ -21,6 +21,7 @@ use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::watch::{Hooks, Status};
 use crate::stream::age_keys::{self, Identities, Recipients};
 use crate::stream::sign::{PublicKey, SigningKey};
 
@@ -445,6 +446,8 @@ fn finish(
         sources,
         tiers: config::default_tiers(),
         archive: config::Archive::default(),
+        status: Status::default(),
+        hooks: Hooks::default(),
     };
     write_config(&file, &config)?;
     events(Event::Detail(format!("wrote {}", printable_path(&file))));

@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod place;
 pub mod private_file;
 pub mod prompt;
+pub mod replace;
 pub mod scan;
 pub mod source;
 pub mod stage;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::watch::{Hooks, Status};
 use crate::error::Result;
 
 /// Hours in a day, a week, a month (a twelfth of a year) and a year.
@@ -48,6 +49,10 @@ pub struct Config {
     pub tiers: Vec<Tier>,
     /// How archives are written.
     pub archive: Archive,
+    /// How old the newest may be.
+    pub status: Status,
+    /// Who is told what became of a backup.
+    pub hooks: Hooks,
 }
 
 /// Who opens the state archive.

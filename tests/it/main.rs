@@ -70,3 +70,6 @@ mod lifecycle;
 
 /// What is on a store against what was signed.
 mod verify;
+
+/// What is too old, and a whole fleet at a glance.
+mod status;
