@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, status, verify};
+use crate::commands::{backup, hooks, init, keys, lifecycle, list, prune, restore, status, verify};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
+use crate::model::watch::Moment;
 use crate::output::{self, Printer, Voice};
 
 const EXIT_CODES: &str = "\
@@ -92,6 +93,9 @@ Examples:
   lifeboat backup ~/.hermes                      the same for one path
   lifeboat backup --secrets-only                 after a key rotation
   lifeboat backup --dry-run -v                   what would be written, what is left out and why
+
+[hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
+They cannot change what becomes of the backup; URLs are called with curl.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
@@ -459,8 +463,16 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Backup(a) => {
             let BackupArgs { paths, secrets_only, rehash, dry_run } = a;
             let args = backup::Args { paths, secrets_only, rehash, dry_run };
+            if dry_run {
+                let result = backup::run(world, &args, &mut |e| printer.event(e));
+                return output::finish(voice, &mut printer, result);
+            }
+            hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
             let result = backup::run(world, &args, &mut |e| printer.event(e));
-            output::finish(voice, &mut printer, result)
+            let code = hooks::exit_code(&result);
+            let exit = output::finish(voice, &mut printer, result);
+            hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
+            exit
         }
         Command::List(a) => {
             let ListArgs { all, store, name, identity } = a;

@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod changes;
 pub mod contents;
 pub mod fleet;
+pub mod hooks;
 pub mod init;
 pub mod keys;
 pub mod lifecycle;

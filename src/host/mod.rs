@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod compare;
 pub mod database;
 pub mod extract;
+pub mod hooks;
 pub mod identity;
 mod identity_command;
 pub mod keyring;

@@ -73,3 +73,6 @@ mod verify;
 
 /// What is too old, and a whole fleet at a glance.
 mod status;
+
+/// Who is told what became of a backup.
+mod hooks;
