@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, hooks, init, keys, lifecycle, list, prune, restore, status, verify};
+use crate::commands::{backup, drill, hooks, init, keys, lifecycle, list, prune, restore, status, verify};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -63,6 +63,9 @@ enum Command {
     /// Compare what is on the store with what was signed; needs no identity
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArgs),
+    /// Rehearse a restore, look at everything, and sign a receipt
+    #[command(after_help = DRILL_HELP)]
+    Drill(DrillArgs),
     /// Whether snapshots and drills are young enough
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
@@ -142,6 +145,24 @@ Examples:
 
 Exit codes: 0 all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
 10 store, snapshot or key missing, 12 the kit's passphrase is wrong, 130 interrupted.";
+
+const DRILL_HELP: &str = "\
+Restores the newest snapshot to a private directory below ~/.local/state/lifeboat (or $LIFEBOAT_STATE_DIR), which needs room
+for all of it, with everything that `lifeboat restore` checks. Then opens every database (integrity_check, foreign keys, rows
+not fewer than recorded), looks at the modes of secrets, and runs what presets know: required files, configurations, JSON
+lines of which the last may be torn, indexes and the files they name. The receipt goes to the store, signed, with the time
+it took; `lifeboat status` asks for it. What was restored is removed, by the next backup or drill if this one is killed.
+
+It cannot prove that logins are still valid: tokens may have been renewed since, and some are bound to a device.
+
+Examples:
+  lifeboat drill                                 where the identities are in the keyring
+  lifeboat drill --identity /media/stick/lifeboat-key.txt
+  lifeboat drill --random                        any snapshot that can be restored
+
+Exit codes: 0 passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
+4 damage found, or something is not as it should be, 10 store, snapshot or key missing, 11 another drill is under way,
+12 no identity opens it, 130 interrupted.";
 
 const STATUS_HELP: &str = "\
 The newest snapshot that can be restored, the newest bundle, the newest drill that passed, how much there is, how it grows
@@ -353,6 +374,28 @@ struct VerifyArgs {
 }
 
 #[derive(Args)]
+struct DrillArgs {
+    /// Which snapshot [default: the newest]
+    #[arg(value_name = "SNAPSHOT", conflicts_with = "random")]
+    snapshot: Option<String>,
+    /// Any snapshot that can be restored
+    #[arg(long)]
+    random: bool,
+    /// Leave secrets out
+    #[arg(long)]
+    no_secrets: bool,
+    /// Recovery kit, or any file with the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
 struct StatusArgs {
     /// Every series on the store; needs no key
     #[arg(long)]
@@ -467,6 +510,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 let result = backup::run(world, &args, &mut |e| printer.event(e));
                 return output::finish(voice, &mut printer, result);
             }
+            drill::sweep(world, &mut |e| printer.event(e));
             hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
             let result = backup::run(world, &args, &mut |e| printer.event(e));
             let code = hooks::exit_code(&result);
@@ -512,6 +556,12 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 let args = verify::Args { snapshot, all, since, sample, store, name, identity, key };
                 verify::run(world, &args, &mut |e| printer.event(e))
             });
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Drill(a) => {
+            let DrillArgs { snapshot, random, no_secrets, identity, store, name } = a;
+            let args = drill::Args { snapshot, random, no_secrets, identity, store, name };
+            let result = drill::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         Command::Status(a) => {

@@ -8,6 +8,7 @@ pub mod bring_back;
 pub mod bundle;
 pub mod changes;
 pub mod contents;
+pub mod drill;
 pub mod fleet;
 pub mod hooks;
 pub mod init;

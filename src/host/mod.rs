@@ -16,6 +16,7 @@ pub mod private_file;
 pub mod prompt;
 pub mod replace;
 pub mod scan;
+pub mod scratch;
 pub mod source;
 pub mod stage;
 pub mod staging;

@@ -76,3 +76,6 @@ mod status;
 
 /// Who is told what became of a backup.
 mod hooks;
+
+/// Rehearsed restores, what they find, and their receipts.
+mod drill;
