@@ -16,6 +16,7 @@ use crate::host::prompt;
 use crate::host::store::{Access, Put, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
+use crate::model::guard::Bounds;
 use crate::model::kit::{Kit, Opening, Which};
 use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
@@ -448,6 +449,7 @@ fn finish(
         archive: config::Archive::default(),
         status: Status::default(),
         hooks: Hooks::default(),
+        guard: Bounds::default(),
     };
     write_config(&file, &config)?;
     events(Event::Detail(format!("wrote {}", printable_path(&file))));

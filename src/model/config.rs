@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::guard::Bounds;
 use super::watch::{Hooks, Status};
 use crate::error::Result;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub status: Status,
     /// Who is told what became of a backup.
     pub hooks: Hooks,
+    /// What looks as if something went wrong on this machine.
+    pub guard: Bounds,
 }
 
 /// Who opens the state archive.

@@ -10,7 +10,7 @@ use crate::model::config::{
     Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Origin, PERIODS, SECRETS_KEEP_HOURS,
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
-use crate::model::config_watch::{self, RawHooks, RawStatus};
+use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
 use crate::model::{patterns, preset};
 
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -36,6 +36,8 @@ struct Raw {
     status: RawStatus,
     #[serde(default)]
     hooks: RawHooks,
+    #[serde(default)]
+    guard: RawGuard,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +156,9 @@ impl Reader<'_> {
         let archive = self.archive(raw.archive)?;
         let status = config_watch::status(self, raw.status)?;
         let hooks = config_watch::hooks(self, raw.hooks)?;
-        Ok(Config { name, store: raw.store.into_inner(), state, secrets, sources, tiers, archive, status, hooks })
+        let guard = config_watch::guard(self, raw.guard)?;
+        let store = raw.store.into_inner();
+        Ok(Config { name, store, state, secrets, sources, tiers, archive, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {

@@ -1,4 +1,4 @@
-//! Reads and writes the tables of a configuration that are about watching: `[status]` and `[hooks]`.
+//! Reads and writes the tables of a configuration that are about watching: `[status]`, `[hooks]` and `[guard]`.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -6,6 +6,7 @@ use toml::Spanned;
 use super::config::{Config, KEEP_HOURS_MAX, duration, parse_duration};
 use super::config_read::{Reader, holds_key};
 use super::config_text::{assign, list, quoted};
+use super::guard::Bounds;
 use super::watch::{
     DEADLINE_SECONDS, DEADLINE_SECONDS_MAX, Hooks, Moment, Status, is_plain_url, is_url, parse_seconds,
 };
@@ -33,6 +34,37 @@ pub(super) struct RawHooks {
     #[serde(default)]
     failure: Vec<Spanned<String>>,
     deadline: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGuard {
+    gone: Option<Spanned<String>>,
+    documents: Option<Spanned<String>>,
+    rewritten: Option<Spanned<String>>,
+    rows: Option<Spanned<String>>,
+    emptied: Option<Spanned<String>>,
+}
+
+pub(super) fn guard(reader: &Reader<'_>, raw: RawGuard) -> Result<Bounds> {
+    let bound = |text: Option<Spanned<String>>, default: Option<u8>| match text {
+        None => Ok(default),
+        Some(text) if text.get_ref() == "none" => Ok(None),
+        Some(text) => match text.get_ref().strip_suffix('%').map(|n| n.trim().parse::<u8>()) {
+            Some(Ok(percent)) if (1..=100).contains(&percent) => Ok(Some(percent)),
+            _ => Err(reader
+                .wrong(text.span(), format!("{:?} is no share", text.get_ref()))
+                .hint("write a share of what was there before, from `1%` to `100%`, or \"none\"")),
+        },
+    };
+    let default = Bounds::default();
+    Ok(Bounds {
+        gone: bound(raw.gone, default.gone)?,
+        documents: bound(raw.documents, default.documents)?,
+        rewritten: bound(raw.rewritten, default.rewritten)?,
+        rows: bound(raw.rows, default.rows)?,
+        emptied: bound(raw.emptied, default.emptied)?,
+    })
 }
 
 pub(super) fn status(reader: &Reader<'_>, raw: RawStatus) -> Result<Status> {
@@ -94,12 +126,13 @@ fn check_url(reader: &Reader<'_>, url: &Spanned<String>) -> Result<()> {
     Err(error.hint("write it as the monitoring service shows it; what is no letter or sign of a URL as %XX"))
 }
 
-/// The tables as text; `[hooks]` only where something is in it.
+/// The tables as text; `[hooks]` and `[guard]` only where something is in them that is not the default.
 pub(super) fn render(out: &mut String, config: &Config) {
     out.push_str("\n# `lifeboat status` fails when the newest is older; \"none\" never does.\n[status]\n");
     let age = |hours: Option<u32>| hours.map_or_else(|| "none".to_owned(), duration);
     assign(out, "snapshot", &quoted(&age(config.status.snapshot_hours)), "");
     assign(out, "drill", &quoted(&age(config.status.drill_hours)), "a rehearsed restore: `lifeboat drill`");
+    render_guard(out, &config.guard);
     let hooks = &config.hooks;
     if *hooks == Hooks::default() {
         return;
@@ -115,4 +148,23 @@ pub(super) fn render(out: &mut String, config: &Config) {
         }
     }
     assign(out, "deadline", &quoted(&format!("{}s", hooks.deadline_seconds)), "for each of them");
+}
+
+fn render_guard(out: &mut String, bounds: &Bounds) {
+    if *bounds == Bounds::default() {
+        return;
+    }
+    out.push_str(
+        "\n# What makes a snapshot suspicious, as shares of what was there before; \"none\" asks nothing.\n[guard]\n",
+    );
+    for (name, bound, what) in [
+        ("gone", bounds.gone, "files or bytes that are gone"),
+        ("documents", bounds.documents, "documents of one kind that are gone"),
+        ("rewritten", bounds.rewritten, "files that have other content"),
+        ("rows", bounds.rows, "rows of a table that are gone"),
+        ("emptied", bounds.emptied, "bytes of an identity, memory or jobs file that are gone"),
+    ] {
+        let text = bound.map_or_else(|| "none".to_owned(), |percent| format!("{percent}%"));
+        assign(out, name, &quoted(&text), what);
+    }
 }
