@@ -143,7 +143,7 @@ Examples:
   lifeboat verify --since \"7 days ago\"
   lifeboat verify --store /mnt/nas/backups --name vm1 --key RWRZY0Rq7lJx0lfQqqFPXGGt6zosHRGfGulEH/31wo5PGUQDaoGFHfi9
 
-Exit codes: 0 all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
+Exit codes: 0 done and all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
 10 store, snapshot or key missing, 12 the kit's passphrase is wrong, 130 interrupted.";
 
 const DRILL_HELP: &str = "\
@@ -160,7 +160,7 @@ Examples:
   lifeboat drill --identity /media/stick/lifeboat-key.txt
   lifeboat drill --random                        any snapshot that can be restored
 
-Exit codes: 0 passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
+Exit codes: 0 done and passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
 4 damage found, or something is not as it should be, 10 store, snapshot or key missing, 11 another drill is under way,
 12 no identity opens it, 130 interrupted.";
 
@@ -177,7 +177,7 @@ Examples:
   lifeboat status --all --store /mnt/nas/backups
   lifeboat status --metrics /var/lib/node_exporter/textfile/lifeboat.prom
 
-Exit codes: 0 young enough, 1 failed, 2 usage, 4 something was removed or does not verify, 5 too old,
+Exit codes: 0 done and young enough, 1 failed, 2 usage, 4 something was removed or does not verify, 5 too old,
 10 store, configuration or key missing, 130 interrupted.";
 
 const PRUNE_HELP: &str = "\

@@ -1,11 +1,9 @@
 //! `lifeboat verify`: the bytes on the store against what was signed, without an identity.
 
+mod bytes;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufRead as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
 
 use serde::Serialize;
 
@@ -16,9 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::store::Store;
 use crate::host::world::World;
 use crate::model::chain::Link;
-use crate::model::commit::Object;
 use crate::model::config::{Tier, default_tiers};
-use crate::model::manifest::hex;
 use crate::model::path::printable;
 use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, SIGNATURE};
 use crate::model::tiers::keep_seconds;
@@ -191,7 +187,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     }
     unexpected(&place.store, &series, &chosen, &mut findings)?;
     events(Event::Phase("verifying"));
-    let (objects, bytes) = read_all(world, &place.store, &work, &mut findings, events)?;
+    let (objects, bytes) = bytes::read_all(world, &place.store, &work, &mut findings, events)?;
     findings.sort();
     findings.dedup();
     Ok(Done {
@@ -389,103 +385,6 @@ fn in_sample(seed: &[u8; 32], name: &str, share: f64) -> bool {
     let digest = blake3::keyed_hash(seed, name.as_bytes());
     let drawn = digest.as_bytes()[..4].iter().fold(0_u32, |n, b| n << 8 | u32::from(*b));
     f64::from(drawn) < share * (f64::from(u32::MAX) + 1.0)
-}
-
-/// What a reading thread tells.
-enum Progress {
-    Bytes(u64),
-    Read(Option<Finding>),
-}
-
-/// Reads objects on all cores, each in runs, and compares their digests. Gives objects and bytes read.
-fn read_all(
-    world: &World,
-    store: &Store,
-    work: &[(String, &Object)],
-    findings: &mut Vec<Finding>,
-    events: &mut Events<'_>,
-) -> Result<(u64, u64)> {
-    let total: u64 = work.iter().map(|(_, o)| o.size).sum();
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(work.len());
-    let (next, stop) = (Mutex::new(work.iter()), AtomicBool::new(false));
-    let (mut objects, mut bytes) = (0, 0);
-    std::thread::scope(|scope| {
-        let (sender, receiver) = channel();
-        for _ in 0..threads {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
-            scope.spawn(move || read_some(store, next, stop, &sender));
-        }
-        drop(sender);
-        for told in receiver {
-            match told {
-                Progress::Bytes(n) => bytes += n,
-                Progress::Read(finding) => {
-                    objects += 1;
-                    findings.extend(finding);
-                }
-            }
-            if world.check_stop().is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            events(Event::Progress { files: objects, files_total: work.len() as u64, bytes, bytes_total: total });
-        }
-    });
-    world.check_stop()?;
-    Ok((objects, bytes))
-}
-
-type Queue<'a> = Mutex<std::slice::Iter<'a, (String, &'a Object)>>;
-
-fn read_some(store: &Store, next: &Queue<'_>, stop: &AtomicBool, tell: &Sender<Progress>) {
-    loop {
-        let taken = next.lock().ok().and_then(|mut queue| queue.next());
-        let Some((name, object)) = taken.filter(|_| !stop.load(Ordering::Relaxed)) else { return };
-        let finding = match digest(store, name, object.size, stop, tell) {
-            Ok(digest) if digest == object.sha256 => None,
-            Ok(digest) => {
-                let why = format!("its SHA-256 is {}, and {} was signed", hex(&digest), hex(&object.sha256));
-                Some(finding(What::Altered, name, why))
-            }
-            Err(e) => Some(unreadable(store, name, &e)),
-        };
-        if tell.send(Progress::Read(finding)).is_err() {
-            return;
-        }
-    }
-}
-
-/// The listing may be older than the objects: what is gone by now is missing, anything else could not be read.
-fn unreadable(store: &Store, name: &str, e: &std::io::Error) -> Finding {
-    match store.get_if_there(name, 0) {
-        Ok(None) => finding(What::Missing, name, "it was listed, and is not on the store"),
-        _ => finding(What::Unreadable, name, printable(e.to_string().as_bytes())),
-    }
-}
-
-fn digest(
-    store: &Store,
-    name: &str,
-    size: u64,
-    stop: &AtomicBool,
-    tell: &Sender<Progress>,
-) -> std::io::Result<[u8; 32]> {
-    use sha2::Digest as _;
-    let mut reader = store.open_object(name, size);
-    let mut hasher = sha2::Sha256::new();
-    loop {
-        let run = reader.fill_buf()?;
-        if run.is_empty() {
-            return Ok(hasher.finalize().into());
-        }
-        if stop.load(Ordering::Relaxed) {
-            return Err(std::io::ErrorKind::Interrupted.into());
-        }
-        hasher.update(run);
-        let n = run.len();
-        reader.consume(n);
-        // Nobody listens once the run was given up.
-        tell.send(Progress::Bytes(n as u64)).ok();
-    }
 }
 
 /// The share that `5%` or `0.05` means.
