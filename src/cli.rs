@@ -11,16 +11,17 @@ use std::sync::atomic::AtomicBool;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bring_back::Overwrite;
-use crate::commands::{backup, doctor, init, keys, lifecycle, list, prune, restore};
+use crate::commands::{backup, doctor, drill, hooks, init, keys, lifecycle, list, prune, restore, status, verify};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
+use crate::model::watch::Moment;
 use crate::output::{self, Printer, Voice};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 written or restored but incomplete, 4 damage found,
-10 store, source or configuration missing, 11 another run holds the lock, 12 no identity opens it,
-13 archived by the cloud, 130 interrupted. Treat any other as failed.";
+5 too old, 6 suspicious change, 10 store, source or configuration missing, 11 another run holds the lock,
+12 no identity opens it, 13 archived by the cloud, 130 interrupted. Treat any other as failed.";
 
 /// Encrypted, signed backups of an AI agent's home: state and secrets apart, restorable with age, zstd and tar alone
 #[derive(Parser)]
@@ -83,6 +84,15 @@ enum Command {
     /// Show the history of one file
     #[command(after_help = look::LOG_HELP)]
     Log(look::LogArgs),
+    /// Compare what is on the store with what was signed; needs no identity
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
+    /// Rehearse a restore, look at everything, and sign a receipt
+    #[command(after_help = DRILL_HELP)]
+    Drill(DrillArgs),
+    /// Whether snapshots and drills are young enough
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -119,6 +129,9 @@ Examples:
   lifeboat backup --secrets-only                 after a key rotation
   lifeboat backup --dry-run -v                   what would be written, what is left out and why
 
+[hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
+They cannot change what becomes of the backup; URLs are called with curl.
+
 Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
@@ -151,6 +164,57 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
 130 interrupted.";
+
+const VERIFY_HELP: &str = "\
+Reads every object of the newest snapshot, of its chain and of the newest secrets bundle, and compares size and SHA-256
+with the signed commits. It needs the store and the public key, but opens nothing: it may run anywhere. The key comes from
+--key, from a kit, or from this host; never from the store.
+
+Says what is missing, truncated, altered, unsigned, unexpected (no commit names it), broken (lacks a member of its chain),
+hidden (gone before its time), or could not be read. Whether an identity opens it, `lifeboat drill` proves.
+
+Examples:
+  lifeboat verify
+  lifeboat verify --all --sample 5%              every commit and size, and the bytes of some objects, drawn anew each time
+  lifeboat verify --since \"7 days ago\"
+  lifeboat verify --store /mnt/nas/backups --name vm1 --key RWRZY0Rq7lJx0lfQqqFPXGGt6zosHRGfGulEH/31wo5PGUQDaoGFHfi9
+
+Exit codes: 0 done and all is as signed, 1 failed or something could not be read, 2 usage, 4 damage found,
+10 store, snapshot or key missing, 12 the kit's passphrase is wrong, 130 interrupted.";
+
+const DRILL_HELP: &str = "\
+Restores the newest snapshot to a private directory below ~/.local/state/lifeboat (or $LIFEBOAT_STATE_DIR), which needs room
+for all of it, with everything that `lifeboat restore` checks. Then opens every database (integrity_check, foreign keys, rows
+not fewer than recorded), looks at the modes of secrets, and runs what presets know: required files, configurations, JSON
+lines of which the last may be torn, indexes and the files they name. The receipt goes to the store, signed, with the time
+it took; `lifeboat status` asks for it. What was restored is removed, by the next backup or drill if this one is killed.
+
+It cannot prove that logins are still valid: tokens may have been renewed since, and some are bound to a device.
+
+Examples:
+  lifeboat drill                                 where the identities are in the keyring
+  lifeboat drill --identity /media/stick/lifeboat-key.txt
+  lifeboat drill --random                        any snapshot that can be restored
+
+Exit codes: 0 done and passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
+4 damage found, or something is not as it should be, 10 store, snapshot or key missing, 11 another drill is under way,
+12 no identity opens it, 130 interrupted.";
+
+const STATUS_HELP: &str = "\
+The newest snapshot that can be restored, the newest bundle, the newest drill that passed, how much there is, how it grows
+and when it ends. Fails when the newest snapshot or drill is older than [status] in the configuration allows: 26 hours and
+35 days, or \"none\".
+
+--all has a line for each series on the store and needs no key: names and commits are enough, so it notices a machine that
+stopped, not one that lies.
+
+Examples:
+  lifeboat status -q || echo \"look at the backups\"
+  lifeboat status --all --store /mnt/nas/backups
+  lifeboat status --metrics /var/lib/node_exporter/textfile/lifeboat.prom
+
+Exit codes: 0 done and young enough, 1 failed, 2 usage, 4 something was removed or does not verify, 5 too old,
+10 store, configuration or key missing, 130 interrupted.";
 
 const PRUNE_HELP: &str = "\
 Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
@@ -338,6 +402,78 @@ struct DoctorArgs {
 }
 
 #[derive(Args)]
+struct VerifyArgs {
+    /// Which snapshot [default: the newest]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
+    /// Every snapshot and bundle of the series
+    #[arg(long, conflicts_with_all = ["snapshot", "since"])]
+    all: bool,
+    /// Those made since a time, with their chains
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot")]
+    since: Option<String>,
+    /// Read only a share of the objects, such as 5%
+    #[arg(long, value_name = "SHARE")]
+    sample: Option<String>,
+    /// Recovery kit, for store, series and public key
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Public key of the series, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
+struct DrillArgs {
+    /// Which snapshot [default: the newest]
+    #[arg(value_name = "SNAPSHOT", conflicts_with = "random")]
+    snapshot: Option<String>,
+    /// Any snapshot that can be restored
+    #[arg(long)]
+    random: bool,
+    /// Leave secrets out
+    #[arg(long)]
+    no_secrets: bool,
+    /// Recovery kit, or any file with the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    /// Every series on the store; needs no key
+    #[arg(long)]
+    all: bool,
+    /// Write the figures to a file, too, in the text format of Prometheus
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// Recovery kit, for store, series and public key
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Public key of the series, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES", conflicts_with = "all")]
+    name: Option<String>,
+}
+
+#[derive(Args)]
 struct PruneArgs {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
@@ -426,8 +562,17 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Backup(a) => {
             let BackupArgs { paths, secrets_only, rehash, dry_run } = a;
             let args = backup::Args { paths, secrets_only, rehash, dry_run };
+            if dry_run {
+                let result = backup::run(world, &args, &mut |e| printer.event(e));
+                return output::finish(voice, &mut printer, result);
+            }
+            drill::sweep(world, &mut |e| printer.event(e));
+            hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
             let result = backup::run(world, &args, &mut |e| printer.event(e));
-            output::finish(voice, &mut printer, result)
+            let code = hooks::exit_code(&result);
+            let exit = output::finish(voice, &mut printer, result);
+            hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
+            exit
         }
         Command::List(a) => {
             let ListArgs { all, store, name, identity } = a;
@@ -470,6 +615,27 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 For::Azure => Cloud::Azure,
             });
             let result = lifecycle::run(world, &lifecycle::Args { cloud }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Verify(a) => {
+            let VerifyArgs { snapshot, all, since, sample, identity, key, store, name } = a;
+            let share = sample.as_deref().map(verify::parse_share).transpose();
+            let result = share.and_then(|sample| {
+                let args = verify::Args { snapshot, all, since, sample, store, name, identity, key };
+                verify::run(world, &args, &mut |e| printer.event(e))
+            });
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Drill(a) => {
+            let DrillArgs { snapshot, random, no_secrets, identity, store, name } = a;
+            let args = drill::Args { snapshot, random, no_secrets, identity, store, name };
+            let result = drill::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Status(a) => {
+            let StatusArgs { all, metrics, identity, key, store, name } = a;
+            let args = status::Args { all, metrics, store, name, identity, key };
+            let result = status::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         Command::Prune(PruneArgs { dry_run, yes }) => {

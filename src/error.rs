@@ -14,6 +14,10 @@ pub enum Kind {
     Incomplete,
     /// Something on the store is missing, altered, or not what it claims to be: 4.
     Damaged,
+    /// The newest snapshot or drill is older than configured: 5.
+    TooOld,
+    /// What was written looks as if something went wrong on this machine: 6.
+    Suspicious,
     /// The store, the configuration or a source is not there: 10.
     NotThere,
     /// Another run holds the lock: 11.
@@ -34,6 +38,8 @@ impl Kind {
             Kind::Usage => 2,
             Kind::Incomplete => 3,
             Kind::Damaged => 4,
+            Kind::TooOld => 5,
+            Kind::Suspicious => 6,
             Kind::NotThere => 10,
             Kind::Locked => 11,
             Kind::NoIdentity => 12,
@@ -49,6 +55,8 @@ impl Kind {
             Kind::Usage => "usage",
             Kind::Incomplete => "incomplete",
             Kind::Damaged => "damaged",
+            Kind::TooOld => "too_old",
+            Kind::Suspicious => "suspicious",
             Kind::NotThere => "not_there",
             Kind::Locked => "locked",
             Kind::NoIdentity => "no_identity",

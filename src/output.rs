@@ -114,13 +114,11 @@ pub fn finish<R: Report>(voice: Voice, printer: &mut Printer, result: Result<R, 
             } else if !voice.quiet {
                 stdout(&report.text());
             }
-            let problems = report.problems();
-            let code = if problems.is_empty() { 0 } else { Kind::Incomplete.exit_code() };
             // Whoever asked for warnings only is to know what the exit code is about.
             if !voice.json {
-                problems.iter().for_each(|line| stderr_line(line));
+                report.problems().iter().for_each(|line| stderr_line(line));
             }
-            ExitCode::from(code)
+            ExitCode::from(report.verdict().map_or(0, Kind::exit_code))
         }
         Err(error) => {
             print_error(voice, &error);

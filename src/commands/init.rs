@@ -16,11 +16,13 @@ use crate::host::prompt;
 use crate::host::store::{Access, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
+use crate::model::guard::Bounds;
 use crate::model::kit::{Kit, Opening, Which};
 use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::watch::{Hooks, Status};
 use crate::stream::age_keys::{self, Identities, Recipients};
 use crate::stream::sign::{PublicKey, SigningKey};
 
@@ -448,6 +450,9 @@ fn finish(
         sources,
         tiers: config::default_tiers(),
         archive: config::Archive::default(),
+        status: Status::default(),
+        hooks: Hooks::default(),
+        guard: Bounds::default(),
     };
     write_config(&file, &config)?;
     events(Event::Detail(format!("wrote {}", printable_path(&file))));

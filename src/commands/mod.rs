@@ -12,9 +12,12 @@ pub mod changes;
 pub mod contents;
 pub mod diff;
 pub mod doctor;
+pub mod drill;
 pub mod dump;
 pub mod file_reader;
 pub mod find;
+pub mod fleet;
+pub mod hooks;
 pub mod init;
 pub mod keys;
 pub mod lifecycle;
@@ -25,6 +28,7 @@ pub mod log;
 pub mod look;
 pub mod ls;
 pub mod members;
+pub mod metrics;
 pub mod opened;
 pub mod patch_spool;
 pub mod plan;
@@ -32,6 +36,7 @@ pub mod preview;
 pub mod prune;
 pub mod read_ahead;
 pub mod reading;
+pub mod receipts;
 pub mod remember;
 pub mod restore;
 pub mod roots;
@@ -40,8 +45,13 @@ pub mod session;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
+pub mod status;
+pub mod verify;
 pub mod versions;
+pub mod whereabouts;
 pub mod write_archive;
+
+use crate::error::Kind;
 
 /// Something a person may want to know while a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +85,14 @@ pub trait Report: serde::Serialize {
     /// The lines for a person; what goes to stdout.
     fn text(&self) -> String;
 
-    /// What should have been done and was not, a line each: any of them makes exit code 3.
+    /// What should have been done and was not, a line each.
     fn problems(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What decides the exit code; `None` is success. Any problem makes it 3, unless a report knows better.
+    fn verdict(&self) -> Option<Kind> {
+        (!self.problems().is_empty()).then_some(Kind::Incomplete)
     }
 }
 

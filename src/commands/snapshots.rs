@@ -186,6 +186,17 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// Whether an archive may be the one that is meant, by its id alone.
+    pub fn matches(&self, id: &SnapshotId) -> bool {
+        match self {
+            Wanted::Latest => true,
+            Wanted::Id(text) => id.as_str().starts_with(text.as_str()),
+            Wanted::Before(time) => id.unix_seconds() <= *time,
+        }
+    }
+}
+
 /// A date means its last second, so that `2026-11-20` finds what was made on that day. Without a zone it is UTC.
 fn parse_time(text: &str, now: i64) -> Option<i64> {
     if let Ok(date) = text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
@@ -234,15 +245,7 @@ pub fn choose<'a>(
     now: i64,
 ) -> Result<Choice<'a>> {
     let of_kind: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive).collect();
-    let matching: Vec<&Found> = of_kind
-        .iter()
-        .copied()
-        .filter(|f| match wanted {
-            Wanted::Latest => true,
-            Wanted::Id(text) => f.place.id.as_str().starts_with(text.as_str()),
-            Wanted::Before(time) => f.place.id.unix_seconds() <= *time,
-        })
-        .collect();
+    let matching: Vec<&Found> = of_kind.iter().copied().filter(|f| wanted.matches(&f.place.id)).collect();
     let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| f.usable(allow_unsigned).is_some()).collect();
     // Pinned copies are the same snapshot once more, and anybody can put one beside it that lacks its volumes.
     candidates.sort_by_key(|f| (seq(f), f.place.id.clone(), f.damage().is_none(), !f.place.is_pinned()));

@@ -31,6 +31,7 @@ mod facts;
 mod holder;
 mod probe;
 mod recover;
+pub mod rehearse;
 mod spool;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,14 @@ pub(crate) fn read_granted_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     read_all(open_regular(path)?, path)
 }
 
+/// Reads a small file that is no secret, such as a public key.
+///
+/// # Errors
+/// As [`read_private_file`], but for the mode.
+pub fn read_small_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    read_all(open_regular(path)?, path)
+}
+
 /// Writes a new file that only its owner can read, and makes it durable. It never replaces a file.
 ///
 /// # Errors

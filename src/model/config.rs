@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::guard::Bounds;
+use super::watch::{Hooks, Status};
 use crate::error::Result;
 
 /// Hours in a day, a week, a month (a twelfth of a year) and a year.
@@ -48,6 +50,12 @@ pub struct Config {
     pub tiers: Vec<Tier>,
     /// How archives are written.
     pub archive: Archive,
+    /// How old the newest may be.
+    pub status: Status,
+    /// Who is told what became of a backup.
+    pub hooks: Hooks,
+    /// What looks as if something went wrong on this machine.
+    pub guard: Bounds,
 }
 
 /// Who opens the state archive.

@@ -10,6 +10,7 @@ use crate::model::config::{
     Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Origin, PERIODS, SECRETS_KEEP_HOURS,
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
+use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
 use crate::model::{patterns, preset};
 
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -31,6 +32,12 @@ struct Raw {
     tiers: RawTiers,
     #[serde(default)]
     archive: RawArchive,
+    #[serde(default)]
+    status: RawStatus,
+    #[serde(default)]
+    hooks: RawHooks,
+    #[serde(default)]
+    guard: RawGuard,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +90,7 @@ struct RawArchive {
 }
 
 /// Turns what was parsed into what is checked, with the text at hand to count lines.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
 }
 
@@ -94,7 +101,7 @@ impl Reader<'_> {
     }
 
     /// `configuration line 7: <what>`.
-    fn wrong(&self, span: Range<usize>, what: impl std::fmt::Display) -> Error {
+    pub(super) fn wrong(&self, span: Range<usize>, what: impl std::fmt::Display) -> Error {
         Error::failed(format!("configuration line {}: {what}", self.line(span.start)))
     }
 
@@ -147,7 +154,11 @@ impl Reader<'_> {
         }
         let tiers = self.tiers(raw.tiers)?;
         let archive = self.archive(raw.archive)?;
-        Ok(Config { name, store: raw.store.into_inner(), state, secrets, sources, tiers, archive })
+        let status = config_watch::status(self, raw.status)?;
+        let hooks = config_watch::hooks(self, raw.hooks)?;
+        let guard = config_watch::guard(self, raw.guard)?;
+        let store = raw.store.into_inner();
+        Ok(Config { name, store, state, secrets, sources, tiers, archive, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {
@@ -367,6 +378,6 @@ impl Reader<'_> {
 }
 
 /// Whether a text holds an age identity.
-fn holds_key(text: &str) -> bool {
+pub(super) fn holds_key(text: &str) -> bool {
     text.to_ascii_uppercase().contains("AGE-SECRET-KEY-")
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::model::watch::Moment;
 
 const GOOD: &str = r#"name  = "vm1"
 store = "s3://acme-agent-backups/prod"
@@ -148,6 +149,14 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("\"**/target\"]", "\"x\"]\n[archive]\nlevel = 22", "configuration line 16: no zstd level 22", "1 to 19"),
     ("[secrets]", "[secrets]\nsweep = \"delete\"", "configuration line 8: unknown sweep \"delete\"", "move"),
     ("[secrets]", "[secrets]\nkeep = \"1h\"", "configuration line 8: \"1h\" is too short", "24h"),
+    ("[secrets]", "[status]\nsnapshot = \"1m\"\n[secrets]", "configuration line 8: \"1m\" is no age", "26h"),
+    ("[secrets]", "[status]\nbundle = \"1d\"\n[secrets]", "configuration line 8: unknown field `bundle`", "correct"),
+    ("[secrets]", "[hooks]\nping = \"ftp://KEY-1QQ\"\n[secrets]", "configuration line 8: a URL of [hooks]", "%XX"),
+    ("[secrets]", "[hooks]\nstart = [\"\"]\n[secrets]", "configuration line 8: a hook of start", "command"),
+    ("[secrets]", "[hooks]\nfailure = [\"https://a b\"]\n[secrets]", "configuration line 8: a URL of [hooks]", "%XX"),
+    ("[secrets]", "[guard]\ngone = \"half\"\n[secrets]", "configuration line 8: \"half\" is no share", "100%"),
+    ("[secrets]", "[guard]\nrows = \"0%\"\n[secrets]", "configuration line 8: \"0%\" is no share", "none"),
+    ("[secrets]", "[hooks]\ndeadline = \"1h\"\n[secrets]", "configuration line 8: \"1h\" is no deadline", "10m"),
     ("[secrets]", "[secrets]\nsweep = [\"AGE-SECRET-KEY-1QQ\"]", "configuration line 8: ", ""),
 ];
 
@@ -190,6 +199,10 @@ fn what_is_rendered_parses_to_the_same() {
         Tier { name: "hourly".into(), keep_hours: 31 },
     ];
     odd.archive = Archive { level: 9, check_frames: false };
+    odd.status = Status { snapshot_hours: Some(1), drill_hours: None };
+    odd.guard = Bounds { gone: Some(1), documents: None, rewritten: Some(100), ..Bounds::default() };
+    let calls = vec![(Moment::Start, "echo \"a\"".into()), (Moment::Failure, "https://x.example/y".into())];
+    odd.hooks = Hooks { ping: Some("https://hc.example/uuid".into()), calls, deadline_seconds: 90 };
     let mut sealed = plain.clone();
     sealed.state.identity = Identity::None;
     for config in [plain, odd, sealed] {

@@ -45,6 +45,7 @@ pub(super) fn render(config: &Config) -> String {
     assign(&mut out, "level", &config.archive.level.to_string(), "zstd, 1 to 19");
     let check = "decompress and compare every frame before it is sealed";
     assign(&mut out, "check_frames", &config.archive.check_frames.to_string(), check);
+    super::config_watch::render(&mut out, config);
     out
 }
 
@@ -85,7 +86,7 @@ fn sweep_name(sweep: Sweep) -> &'static str {
     }
 }
 
-fn assign(out: &mut String, name: &str, value: &str, comment: &str) {
+pub(super) fn assign(out: &mut String, name: &str, value: &str, comment: &str) {
     // Long lists push a comment out of sight: it goes above them.
     let line = format!("{name} = {value}");
     if comment.is_empty() {
@@ -98,7 +99,7 @@ fn assign(out: &mut String, name: &str, value: &str, comment: &str) {
     out.push('\n');
 }
 
-fn list(items: &[String]) -> String {
+pub(super) fn list(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|i| quoted(i)).collect();
     if items.iter().map(String::len).sum::<usize>() > 90 {
         return format!("[\n  {},\n]", items.join(",\n  "));
@@ -107,7 +108,7 @@ fn list(items: &[String]) -> String {
 }
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

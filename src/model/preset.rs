@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use crate::model::config::expand_home;
+use crate::model::guard::Role;
 
 /// The shipped preset files, by name.
 const FILES: [(&str, &str); 4] = [
@@ -51,6 +52,9 @@ pub struct Preset {
     /// The databases that are known to be there.
     #[serde(rename = "database", default)]
     pub databases: Vec<Databases>,
+    /// What an agent cannot be itself without, for the guard.
+    #[serde(rename = "role", default)]
+    pub roles: Vec<RoleRule>,
     /// What a drill proves.
     #[serde(rename = "drill", default)]
     pub drills: Vec<Drill>,
@@ -162,6 +166,16 @@ pub enum RuleClass {
     Mixed,
     /// Left out.
     Skip,
+}
+
+/// Which files have a role, relative to the home and to each of `repeat_under`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRule {
+    /// The role.
+    pub role: Role,
+    /// Patterns.
+    pub paths: Vec<String>,
 }
 
 /// Databases of a preset.

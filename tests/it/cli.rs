@@ -234,7 +234,7 @@ fn what_errors_about_damage_and_conflicts_say() {
         [
             "error: the configuration ROOT/home/.config/lifeboat/config.toml is wrong",
             "  cause: configuration line 24: unknown field `sauce`, expected one of `name`, `store`, `state`, `secrets`, \
-             `source`, `tiers`, `archive`"
+             `source`, `tiers`, `archive`, `status`, `hooks`, `guard`"
         ]
     );
 }
@@ -299,7 +299,7 @@ fn names_cannot_speak_to_the_terminal() {
 #[test]
 fn help_has_examples_and_exit_codes() {
     let machine = Machine::new();
-    for command in ["init", "backup", "list", "restore", "prune", "lifecycle"] {
+    for command in ["init", "backup", "list", "restore", "verify", "drill", "status", "prune", "lifecycle"] {
         let output = run(&machine, &[command, "--help"]);
         let help = text(&output.stdout);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));

@@ -812,4 +812,15 @@ fn full_disks() {
         assert!(text.contains("hint: ") && text.contains("free some space"), "{options}: {text}");
         assert!(!text.contains("home\n") && !text.contains(".lifeboat-restore"), "{options}: {text}");
     }
+
+    // The same for the plaintext of a drill.
+    let script = r#"
+        export LIFEBOAT_STATE_DIR="$DISK"
+        "$LIFEBOAT" drill --identity "$KIT"; code=$?
+        find "$DISK" -path '*scratch*' | sed 's/^/left: /'
+        exit $code"#;
+    let (code, text) = on_small_disk(&machine, &disk, "size=20m", script).unwrap();
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("free some space") && !text.contains("left: "), "{text}");
+    assert!(!machine.store().join("drills").exists(), "{text}");
 }

@@ -89,3 +89,14 @@ mod doctor;
 
 /// Certificates and proxies between lifeboat and its store.
 mod tls_and_proxies;
+/// What is on a store against what was signed.
+mod verify;
+
+/// What is too old, and a whole fleet at a glance.
+mod status;
+
+/// Who is told what became of a backup.
+mod hooks;
+
+/// Rehearsed restores, what they find, and their receipts.
+mod drill;
