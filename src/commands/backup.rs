@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
@@ -83,6 +84,8 @@ pub struct Done {
     pub vanished: u64,
     /// Files that changed while they were read.
     pub changed: u64,
+    /// Files that are secret by what is in them.
+    pub secret_by_content: u64,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -114,6 +117,7 @@ impl Report for Done {
             (self.vanished, "went away while it ran"),
             (self.changed, "changed while being read"),
             (self.skipped, "left out by rule (-v lists them)"),
+            (self.secret_by_content, "secret by what is in them (-v lists them)"),
             (self.pruned, "old archives removed from the store"),
         ] {
             if n > 0 {
@@ -165,6 +169,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
     }
     if args.dry_run {
+        let judged = content_rule::judge(world, &mut found, &resolved.sources, None, args.rehash, events)?;
+        done.secret_by_content = judged.len();
         preview(&found, args, &mut done);
     } else {
         let key = signing_key(world, &file)?;
@@ -183,14 +189,19 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             policy: policy(&config),
             started: world.now(),
         };
-        archives(&run, args, &mut found, &mut done, events).map_err(|e| {
-            if Catalog::is_damage(&e) {
-                // It is only a cache: the next run makes another one, and a full.
-                Catalog::discard(&world.state_dir(&config.name));
-                return e.hint("the catalog was damaged and is put aside: run the backup again");
-            }
-            e
-        })?;
+        content_of(&run, args, &mut found, events)
+            .and_then(|judged| {
+                done.secret_by_content = judged.len();
+                archives(&run, args, judged, &mut found, &mut done, events)
+            })
+            .map_err(|e| {
+                if Catalog::is_damage(&e) {
+                    // It is only a cache: the next run makes another one, and a full.
+                    Catalog::discard(&world.state_dir(&config.name));
+                    return e.hint("the catalog was damaged and is put aside: run the backup again");
+                }
+                e
+            })?;
     }
     done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
@@ -261,6 +272,13 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
     Ok(found)
 }
 
+/// Looks into what is new or changed, with what earlier runs know.
+fn content_of(run: &Run<'_>, args: &Args, found: &mut Scan, events: &mut Events<'_>) -> Result<Judged> {
+    let key = run.key.derive(content_rule::CONTEXT);
+    let known = Known::load(run.catalog, key)?;
+    content_rule::judge(run.world, found, run.sources, Some(&known), args.rehash, events)
+}
+
 /// What a dry run can say without reading files.
 fn preview(found: &Scan, args: &Args, done: &mut Done) {
     let written = |archive| {
@@ -276,13 +294,20 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
 }
 
 /// First the secrets, so that the state's commit can name their bundle.
-fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+fn archives(
+    run: &Run<'_>,
+    args: &Args,
+    judged: Judged,
+    found: &mut Scan,
+    done: &mut Done,
+    events: &mut Events<'_>,
+) -> Result<()> {
     let mut lineage = Lineage::of(run, events)?;
     let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
     if args.secrets_only && !secrets {
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
-    if let Some(committed) = bundle::write_if_changed(run, &mut lineage, found, events)? {
+    if let Some(committed) = bundle::write_if_changed(run, &mut lineage, judged, found, events)? {
         lineage.secrets = Some(committed.reference());
         done.secrets = Some(take(&committed, done));
     }

@@ -1,5 +1,6 @@
 //! The secrets bundle: always full, and written only when there is a reason to.
 
+use super::content_rule::Judged;
 use super::lineage::Lineage;
 use super::secret_set::SecretSet;
 use super::write_archive::{Committed, Run, Terms, write};
@@ -7,6 +8,7 @@ use super::{Event, Events};
 use crate::error::Result;
 use crate::host::scan::Scan;
 use crate::model::entry::Kind;
+use crate::model::secret_notes::SecretNotes;
 use crate::model::store_key::Archive;
 use crate::model::tree::NONE;
 
@@ -24,6 +26,7 @@ const HOUR_SECONDS: u64 = 3600;
 pub fn write_if_changed(
     run: &Run<'_>,
     lineage: &mut Lineage,
+    judged: Judged,
     scan: &mut Scan,
     events: &mut Events<'_>,
 ) -> Result<Option<Committed>> {
@@ -55,6 +58,7 @@ pub fn write_if_changed(
         parent: None,
         prev: lineage.secrets.clone(),
         bundle: None,
+        notes: Some(SecretNotes { findings: judged.findings(scan, run.sources, run.world)?, ..SecretNotes::default() }),
     };
     let committed = write(run, terms, scan, None, events)?;
     // What could not be read is looked at again, and so is what changed meanwhile.

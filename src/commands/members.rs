@@ -32,7 +32,7 @@ use crate::stream::tar_member;
 /// How often a file is read again that shrinks under the reader.
 const TRIES: usize = 4;
 /// How a recovery kit begins; wherever a copy of one lies, it stays out of the archives.
-const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
+pub const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
 
 /// What became of the members.
 #[derive(Default)]

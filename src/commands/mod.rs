@@ -7,6 +7,7 @@ pub mod backup;
 pub mod bring_back;
 pub mod bundle;
 pub mod changes;
+pub mod content_rule;
 pub mod contents;
 pub mod init;
 pub mod keys;

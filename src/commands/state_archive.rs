@@ -213,6 +213,7 @@ fn put<'a>(
         parent: parent.map(|p| Reference { id: p.past.id.clone(), sha256: p.sha256, life: None }),
         prev: lineage.state.clone(),
         bundle: lineage.secrets.clone(),
+        notes: None,
     };
     let committed = write(run, terms, scan, Some(work), events)?;
     lineage.state = Some(committed.reference());

@@ -22,6 +22,7 @@ use crate::model::commit::{Commit, Object, Reference};
 use crate::model::config::Config;
 use crate::model::entry::Entry;
 use crate::model::manifest::{self, Counts, Header, PathName, Skipped};
+use crate::model::secret_notes::SecretNotes;
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
 use crate::model::tree::NONE;
 use crate::stream::age_keys::Recipients;
@@ -74,6 +75,8 @@ pub struct Terms {
     pub prev: Option<Reference>,
     /// State: the newest secrets bundle.
     pub bundle: Option<Reference>,
+    /// Secrets: what is known of them.
+    pub notes: Option<SecretNotes>,
 }
 
 /// What is known about the state besides the scan.
@@ -183,6 +186,7 @@ pub fn write<'a>(
         tree: listing.digest.clone(),
         databases: outcome.databases.clone(),
         skipped: skipped(scan, terms.archive),
+        secrets: terms.notes,
         volumes,
         frames,
     };

@@ -28,6 +28,7 @@ pub mod pieces;
 pub mod preset;
 pub mod prune;
 pub mod record;
+pub mod secret_notes;
 pub mod store_key;
 pub mod sweep;
 pub mod tiers;
