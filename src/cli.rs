@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore};
+use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, secrets};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -68,6 +68,9 @@ enum Command {
     /// Show the keys in force, write the recovery kit again, check one
     #[command(after_help = KEYS_HELP)]
     Keys(KeysArgs),
+    /// Names, ages, leaks and values of secrets, out of the bundles
+    #[command(after_help = SECRETS_HELP)]
+    Secrets(SecretsArgs),
 }
 
 const INIT_HELP: &str = "\
@@ -142,6 +145,22 @@ Examples:
 
 Each of the three replaces all rules that are there: add those of other prefixes to the file first.
 Exit codes: 0 done, 1 failed, 2 the store is no bucket of that cloud, 10 configuration missing.";
+const SECRETS_HELP: &str = "\
+What a bundle holds and what the sweep saw, for whoever can open the bundles. Values are never shown but by get and env,
+and those print to a pipe or file only. Names come from the keys before the values, as in NAME=value.
+
+Examples:
+  lifeboat secrets list                          names, files, and for how long each value is the same
+  lifeboat secrets diff 20261120 latest          added, removed, rotated
+  lifeboat secrets leaks                         which value stands in which file of the state
+  lifeboat secrets exposure OPENAI_API_KEY       which archives hold it, and until when
+  lifeboat secrets get OPENAI_API_KEY | xclip    one value
+  . <(lifeboat secrets env)                      all of them, for a shell
+
+After a rotation the old value is asked for with --bundle: `exposure NAME --bundle 20261120`.
+
+Exit codes: 0 done, 1 failed, 2 usage, 4 damage found, 10 store, bundle or name missing, 12 no identity opens it.";
+
 const KEYS_HELP: &str = "\
 Examples:
   lifeboat keys show                             recipients, signing key, where identities are; never a secret
@@ -150,6 +169,76 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
 10 configuration, store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+
+#[derive(Args)]
+struct SecretsArgs {
+    #[command(subcommand)]
+    what: SecretsCommand,
+    /// Recovery kit, or any file with the identity
+    #[arg(long, value_name = "FILE", global = true)]
+    identity: Option<PathBuf>,
+    /// Store [default: the kit's, else the configured one]
+    #[arg(long, value_name = "URL", global = true)]
+    store: Option<String>,
+    /// Series [default: the kit's, else the configured one]
+    #[arg(long, value_name = "SERIES", global = true)]
+    name: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum SecretsCommand {
+    /// List names of values in the newest bundle, and for how long each is the same
+    List,
+    /// Tell which values were added, removed or rotated between two bundles
+    Diff {
+        /// The earlier bundle: an id, the beginning of one, a date
+        #[arg(value_name = "A")]
+        from: String,
+        /// The later one
+        #[arg(value_name = "B", default_value = "latest")]
+        to: String,
+    },
+    /// List where values of secrets were seen in the state
+    Leaks,
+    /// Print one value, to a pipe or file
+    Get {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        value: String,
+        /// The end of the path of its file
+        #[arg(long, value_name = "PATH")]
+        file: Option<String>,
+        #[command(flatten)]
+        from: FromBundle,
+    },
+    /// Print all values as assignments for a shell, to a pipe or file
+    Env {
+        /// The end of the path of one file
+        #[arg(long, value_name = "PATH")]
+        file: Option<String>,
+        #[command(flatten)]
+        from: FromBundle,
+    },
+    /// Tell which archives on the store hold a value, and until when
+    Exposure {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        value: String,
+        /// The bundle whose value is meant
+        #[arg(long, value_name = "BUNDLE", default_value = "latest")]
+        bundle: String,
+    },
+}
+
+#[derive(Args)]
+struct FromBundle {
+    /// Another bundle than the newest
+    #[arg(long, value_name = "BUNDLE", default_value = "latest")]
+    bundle: String,
+    /// Print to a terminal, too
+    #[arg(long)]
+    force: bool,
+}
 
 #[derive(Args)]
 struct KeysArgs {
@@ -409,6 +498,47 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         Command::Keys(a) => keys_command(world, voice, a.what),
+        Command::Secrets(a) => secrets_command(world, voice, a),
+    }
+}
+
+fn secrets_command(world: &World, voice: Voice, asked: SecretsArgs) -> ExitCode {
+    let SecretsArgs { what, identity, store, name: series } = asked;
+    let common = secrets::Args { identity, store, series };
+    let mut printer = Printer::new(voice);
+    let asked = |name, file, from: FromBundle| secrets::GetArgs {
+        common: common.clone(),
+        bundle: from.bundle,
+        name,
+        file,
+        to_terminal: std::io::IsTerminal::is_terminal(&std::io::stdout()),
+        force: from.force,
+    };
+    match what {
+        SecretsCommand::List => {
+            let result = secrets::list(world, &common, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        SecretsCommand::Diff { from, to } => {
+            let result = secrets::diff(world, &common, &from, &to, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        SecretsCommand::Leaks => {
+            let result = secrets::leaks(world, &common, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        SecretsCommand::Get { value, file, from } => {
+            let result = secrets::get(world, &asked(Some(value), file, from), &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        SecretsCommand::Env { file, from } => {
+            let result = secrets::env(world, &asked(None, file, from), &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        SecretsCommand::Exposure { value, bundle } => {
+            let result = secrets::exposure(world, &common, &bundle, &value, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
     }
 }
 

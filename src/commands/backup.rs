@@ -1,22 +1,26 @@
 //! `lifeboat backup`: a snapshot of all sources, in two archives.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::bundle::Bundle;
 use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
+use super::members::Outcome;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
+use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, init, prune, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
 use crate::host::staging::Staging;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
-use crate::model::config::{Config, Origin, Sweep, expand_home};
+use crate::model::config::{Config, Origin, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
 use crate::model::names::name_is_secret;
@@ -86,6 +90,10 @@ pub struct Done {
     pub changed: u64,
     /// Files that are secret by what is in them.
     pub secret_by_content: u64,
+    /// Values of secrets that were seen in the state.
+    pub leaked_values: u64,
+    /// Files of the state that they were seen in.
+    pub leaking_files: u64,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -124,6 +132,10 @@ impl Report for Done {
                 notes.push(format!("{n} {text}"));
             }
         }
+        if self.leaked_values > 0 {
+            let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
+            notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
+        }
         if !notes.is_empty() {
             out.push_str(&format!("{}\n", notes.join(", ")));
         }
@@ -147,11 +159,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => initialise(world, args, events)?,
     };
     check_paths(world, args, &config)?;
-    if config.secrets.sweep != Sweep::Report {
-        events(Event::Warning(
-            "this version does not look for secrets inside other files: `sweep` has no effect".to_owned(),
-        ));
-    }
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
     let store = Store::open(world, &config.store, Access::Existing)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
@@ -189,19 +196,14 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             policy: policy(&config),
             started: world.now(),
         };
-        content_of(&run, args, &mut found, events)
-            .and_then(|judged| {
-                done.secret_by_content = judged.len();
-                archives(&run, args, judged, &mut found, &mut done, events)
-            })
-            .map_err(|e| {
-                if Catalog::is_damage(&e) {
-                    // It is only a cache: the next run makes another one, and a full.
-                    Catalog::discard(&world.state_dir(&config.name));
-                    return e.hint("the catalog was damaged and is put aside: run the backup again");
-                }
-                e
-            })?;
+        archives(&run, args, &mut found, &mut done, events).map_err(|e| {
+            if Catalog::is_damage(&e) {
+                // It is only a cache: the next run makes another one, and a full.
+                Catalog::discard(&world.state_dir(&config.name));
+                return e.hint("the catalog was damaged and is put aside: run the backup again");
+            }
+            e
+        })?;
     }
     done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
@@ -272,11 +274,23 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
     Ok(found)
 }
 
-/// Looks into what is new or changed, with what earlier runs know.
-fn content_of(run: &Run<'_>, args: &Args, found: &mut Scan, events: &mut Events<'_>) -> Result<Judged> {
-    let key = run.key.derive(content_rule::CONTEXT);
-    let known = Known::load(run.catalog, key)?;
-    content_rule::judge(run.world, found, run.sources, Some(&known), args.rehash, events)
+/// Decides what else is secret: by what is in it, and where the configuration wants that by the values in it.
+fn decide(
+    run: &Run<'_>,
+    args: &Args,
+    found: &mut Scan,
+    sweeping: &Sweeping,
+    events: &mut Events<'_>,
+) -> Result<(Judged, Before)> {
+    let known = Known::load(run.catalog, run.key.derive(content_rule::CONTEXT))?;
+    let mut judged = content_rule::judge(run.world, found, run.sources, Some(&known), args.rehash, events)?;
+    if args.secrets_only {
+        // What the state holds is for the next run that writes it, which then looks for itself.
+        return Ok((judged, Before::default()));
+    }
+    let before = Before::search(run, found, &mut judged, sweeping, events)?;
+    judged.keep(&known, found)?;
+    Ok((judged, before))
 }
 
 /// What a dry run can say without reading files.
@@ -294,28 +308,25 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
 }
 
 /// First the secrets, so that the state's commit can name their bundle.
-fn archives(
-    run: &Run<'_>,
-    args: &Args,
-    judged: Judged,
-    found: &mut Scan,
-    done: &mut Done,
-    events: &mut Events<'_>,
-) -> Result<()> {
+fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
     let mut lineage = Lineage::of(run, events)?;
+    let sweeping = Sweeping::default();
+    let (judged, before) = decide(run, args, found, &sweeping, events)?;
+    done.secret_by_content = judged.len();
+    let secrets_bundle = Bundle { run, judged: &judged, sweeping: &sweeping };
     let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
     if args.secrets_only && !secrets {
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
-    if let Some(committed) = bundle::write_if_changed(run, &mut lineage, judged, found, events)? {
-        lineage.secrets = Some(committed.reference());
+    if let Some(committed) = secrets_bundle.write_if_changed(&mut lineage, found, events)? {
         done.secrets = Some(take(&committed, done));
     }
     if args.secrets_only {
         done.unchanged = done.secrets.is_none();
         return Ok(());
     }
-    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, found, events)?;
+    let values = sweeping.values(found, run.sources, &judged);
+    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, &values.sweep, found, events)?;
     done.unreadable.extend(outcome.unreadable);
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
@@ -323,6 +334,7 @@ fn archives(
         Some(committed) => done.state = Some(take(&committed, done)),
         None => done.unchanged = done.secrets.is_none(),
     }
+    tell_leaks(&secrets_bundle, &mut lineage, before, outcome.leaks, found, done, events)?;
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
     if done.state.is_some() && outcome.due && run.store.local().is_some() {
         match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
@@ -335,6 +347,30 @@ fn archives(
             "the state directory is not persistent: each run begins anew and uploads everything; keep it on a volume"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// Counts values of secrets in the state, and has a bundle say which and where.
+fn tell_leaks(
+    bundle: &Bundle<'_>,
+    lineage: &mut Lineage,
+    before: Before,
+    as_written: Vec<Leaking>,
+    found: &mut Scan,
+    done: &mut Done,
+    events: &mut Events<'_>,
+) -> Result<()> {
+    let fixed: HashSet<Vec<u8>> = found.fixed.iter().map(|index| found.tree.path(*index)).collect();
+    let late = |leak: &Leaking| !fixed.contains(&leak.path);
+    before.remember(bundle.run, as_written.iter().any(late))?;
+    let leaks = sweeping::added_up(before.leaks.into_iter().chain(as_written));
+    (done.leaked_values, done.leaking_files) = sweeping::count(&leaks);
+    let state = done.state.as_ref();
+    let snapshot = (state.map(|s| s.id.as_str()), state.is_some_and(|s| s.parent.is_none()));
+    if let Some(committed) = bundle.write_for_leaks(lineage, &leaks, snapshot, found, events)? {
+        let written = Committed { outcome: Outcome::default(), ..committed };
+        done.secrets = Some(take(&written, done));
     }
     Ok(())
 }

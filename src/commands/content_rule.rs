@@ -17,7 +17,7 @@ use super::members::KIT_MARK;
 use super::{Event, Events, count_text};
 use crate::error::Result;
 use crate::host::catalog::Catalog;
-use crate::host::scan::{Look, Scan, Source};
+use crate::host::scan::{Scan, Source};
 use crate::host::source;
 use crate::host::world::World;
 use crate::model::entry::Kind;
@@ -47,6 +47,10 @@ const TAG_DIGITS: usize = 32;
 pub struct Judged {
     /// The files that hold secrets, and where; nothing of those that an earlier run looked into.
     files: Vec<(Index, Vec<Hit>)>,
+    /// The files that were looked into in this run.
+    looked_into: Vec<Index>,
+    /// Stamps of files without secrets, those of earlier runs included.
+    clear: Vec<u64>,
 }
 
 /// What earlier runs know.
@@ -120,6 +124,32 @@ impl Judged {
         self.files.iter().map(|(index, _)| *index)
     }
 
+    /// The files that were looked into in this run, secret or not: those that are new or changed.
+    pub fn looked_into(&self) -> &[Index] {
+        &self.looked_into
+    }
+
+    /// Makes more files secret, for another reason.
+    pub fn add(&mut self, world: &World, scan: &mut Scan, more: impl Iterator<Item = Index>) {
+        let known = self.files.len();
+        self.files.extend(more.map(|index| (index, Vec::new())));
+        let stamps: Vec<u64> = self.files[known..].iter().map(|(index, _)| scan.look(*index).stamp).collect();
+        self.clear.retain(|stamp| !stamps.contains(stamp));
+        self.files.sort();
+        take_out(world, scan, self);
+    }
+
+    /// Keeps what was found for the next run.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn keep(&mut self, known: &Known<'_>, scan: &Scan) -> Result<()> {
+        let tags = self.files.iter().map(|(i, _)| (known.tag(&scan.tree.path(*i)), scan.look(*i)));
+        // What has to be looked into again has a stamp that nothing has.
+        let stamps = tags.map(|(tag, look)| (tag, if look.young { 0 } else { look.stamp }));
+        known.keep(std::mem::take(&mut self.clear), &stamps.collect())
+    }
+
     /// All places, for the bundle: files that an earlier run looked into are read once more.
     ///
     /// # Errors
@@ -143,7 +173,7 @@ impl Judged {
 /// What a look into a file gave.
 struct Seen {
     hits: Vec<Hit>,
-    /// Whether all of it was read, as the scan saw it.
+    /// Whether all of it was read that these rules are about.
     sure: bool,
     /// Whether it is there and could not be read.
     failed: bool,
@@ -152,7 +182,7 @@ struct Seen {
 /// Looks into what is new or changed, or into everything with `again`, and moves what holds secrets to the bundle.
 ///
 /// # Errors
-/// When the catalog fails, and a wish to stop. What cannot be read is for others to tell.
+/// A wish to stop. What cannot be read is for others to tell.
 pub fn judge(
     world: &World,
     scan: &mut Scan,
@@ -166,7 +196,7 @@ pub fn judge(
         Some(names) => names.iter().any(|name| scan.fixed.contains(name)),
         None => scan.fixed.contains(index),
     };
-    let (mut clear, mut wanted, mut judged) = (Vec::new(), Vec::new(), Judged::default());
+    let (mut wanted, mut judged) = (Vec::new(), Judged::default());
     let mut secret_stamps: Vec<u64> = known.iter().flat_map(|k| k.secret.values().copied()).collect();
     secret_stamps.sort_unstable();
     for index in tree.indices() {
@@ -177,7 +207,7 @@ pub fn judge(
         let look = scan.look(index);
         let settled = known.filter(|_| !look.young && !again);
         if settled.is_some_and(|known| known.clear.binary_search(&look.stamp).is_ok()) {
-            clear.push(look.stamp);
+            judged.clear.push(look.stamp);
         } else if settled.is_some() && secret_stamps.binary_search(&look.stamp).is_ok() {
             judged.files.push((index, Vec::new()));
         } else {
@@ -194,17 +224,13 @@ pub fn judge(
         if !seen.hits.is_empty() || seen.failed && was() {
             judged.files.push((index, seen.hits));
         } else if seen.sure && !look.young {
-            clear.push(look.stamp);
+            // Should it have changed since the scan, then its stamp did, too, and the next run looks again.
+            judged.clear.push(look.stamp);
         }
     }
     judged.files.sort();
+    judged.looked_into = wanted;
     tell(world, scan, &judged, events);
-    if let Some(known) = known {
-        let tags = judged.files.iter().map(|(i, _)| (known.tag(&scan.tree.path(*i)), scan.look(*i)));
-        // What has to be looked into again has a stamp that nothing has.
-        let stamps = tags.map(|(tag, look)| (tag, if look.young { 0 } else { look.stamp }));
-        known.keep(clear, &stamps.collect())?;
-    }
     take_out(world, scan, &judged);
     Ok(judged)
 }
@@ -257,8 +283,7 @@ fn look_into(scan: &Scan, sources: &[Source], index: Index) -> Seen {
     match find(&mut file, u64::try_from(stat.st_size).unwrap_or(0), &path) {
         Ok(hits) => {
             seen.hits = hits;
-            let same = Look::of(&stat, 0, 0).stamp == scan.look(index).stamp;
-            seen.sure = same && source::unchanged(&file, &stat);
+            seen.sure = true;
         }
         Err(_) => seen.failed = true,
     }

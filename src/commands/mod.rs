@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod bring_back;
 pub mod bundle;
+pub mod bundle_values;
 pub mod changes;
 pub mod content_rule;
 pub mod contents;
@@ -24,10 +25,12 @@ pub mod read_ahead;
 pub mod remember;
 pub mod restore;
 pub mod secret_set;
+pub mod secrets;
 pub mod session;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
+pub mod sweeping;
 pub mod write_archive;
 
 /// Something a person may want to know while a command runs.

@@ -220,7 +220,7 @@ fn lost_bundle(archives: &[Opened], found: &[Found]) -> Option<String> {
 }
 
 /// Store and series: as told, else as the kit says, else as configured.
-fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
+pub(super) fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
     let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
     let kit = keys.kit();
     let config = configured.map(|c| &c.config);
@@ -241,7 +241,7 @@ fn whereabouts(args: &Args, keys: &Keys, configured: Option<&Configured>) -> Res
     Ok((url, series))
 }
 
-fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
+pub(super) fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
     if let Some(key) = keys.public_key()? {
         return Ok(Some(key));
     }

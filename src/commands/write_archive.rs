@@ -1,5 +1,6 @@
 //! From a scan to a committed archive: volumes, manifest, signature, commit, catalog, in this order.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,12 @@ use crate::host::scan::{Scan, Source};
 use crate::host::store::Store;
 use crate::host::world::{World, private_dir};
 use crate::model::commit::{Commit, Object, Reference};
-use crate::model::config::Config;
+use crate::model::config::{Config, Sweep as Sweeping};
 use crate::model::entry::Entry;
 use crate::model::manifest::{self, Counts, Header, PathName, Skipped};
 use crate::model::secret_notes::SecretNotes;
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
+use crate::model::sweep::Sweep;
 use crate::model::tree::NONE;
 use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
@@ -123,6 +125,7 @@ pub fn write<'a>(
     terms: Terms,
     scan: &mut Scan,
     mut state: Option<StateWork<'a>>,
+    sweep: Option<&Sweep>,
     events: &mut Events<'_>,
 ) -> Result<Committed> {
     let mut random = [0; 4];
@@ -149,7 +152,9 @@ pub fn write<'a>(
             members.checks = checks;
             members.blocks = Some(Blocks { catalog: run.catalog, seq: terms.seq });
         }
+        members.sweep = sweep;
         let outcome = members.write(tar)?;
+        refuse_leaks(run.config, scan, &outcome)?;
         tar.finish()?;
         // The last frames are still being compressed and stored.
         let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
@@ -231,6 +236,16 @@ pub fn write<'a>(
     };
     let sha256 = commit_it(run, &place, &commit)?;
     Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+/// Under `fail` a value that came into a file after it was searched still keeps the archive from counting.
+fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
+    let fixed: HashSet<Vec<u8>> = scan.fixed.iter().map(|index| scan.tree.path(*index)).collect();
+    if config.secrets.sweep == Sweeping::Fail && outcome.leaks.iter().any(|leak| !fixed.contains(&leak.path)) {
+        return Err(Error::failed("the value of a secret came into a file of the state while that was archived")
+            .hint("run the backup again with -v: it lists the files"));
+    }
+    Ok(())
 }
 
 /// The fact under which the catalog keeps the seq of the last run that saw anything change.

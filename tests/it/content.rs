@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use lifeboat::commands::{Event, Report as _, backup};
+use lifeboat::commands::{Event, Report as _, backup, secrets};
 use lifeboat::model::kit::Which;
 
 use crate::secrets::{absent, holds, opened};
@@ -145,4 +145,295 @@ fn a_secret_that_cannot_be_read_any_more_is_not_named() {
     let said = run(3);
     assert!(said.contains("incomplete: a secret file"), "{said}");
     absent(&opened(&machine, Which::State, "state"), "plain-name");
+}
+
+/// A value that has no shape of its own: only the file it is in says that it is a secret.
+const VALUE: &str = "quiet-Horse.staple_77";
+
+/// A home in which a secret leaked into places of several kinds.
+fn leaky() -> Machine {
+    let machine = Machine::new();
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\nMODEL=x\n"));
+    machine.write("agent/notes.md", format!("I used {VALUE} and it works\n"));
+    machine.write("agent/session.jsonl", format!("{}{{\"x\":\"{VALUE}\"}}\n", "{\"a\": 1}\n".repeat(200_000)));
+    let connection = rusqlite::Connection::open(machine.home("agent/state.db")).unwrap();
+    connection.execute_batch("create table m(t)").unwrap();
+    connection.execute("insert into m values (?)", [format!("export P={VALUE}")]).unwrap();
+    machine.write("agent/clean.md", "nothing");
+    machine.init(&["agent"]);
+    machine
+}
+
+/// The leaks that the bundles tell, by who can open them.
+fn told(machine: &Machine) -> Vec<String> {
+    let bundles = opened(machine, Which::Secrets, "secrets");
+    let mut out = Vec::new();
+    for line in bundles.split(|b| *b == b'\n') {
+        // A tar may end just before it.
+        let Some(at) = line.windows(9).position(|w| w == b"{\"format\"") else { continue };
+        let header: serde_json::Value = serde_json::from_slice(&line[at..]).unwrap();
+        for leak in header["secrets"]["leaks"].as_array().into_iter().flatten() {
+            out.push(format!(
+                "{} in {} {}",
+                leak["name"].as_str().unwrap(),
+                leak["path"].as_str().unwrap(),
+                leak["count"]
+            ));
+        }
+    }
+    out
+}
+
+/// Refuses a value in anything that lifeboat says or keeps for itself.
+fn unsaid(machine: &Machine, said: &str) {
+    assert!(!said.contains(VALUE), "{said}");
+    for (path, bytes) in machine.all_files() {
+        let own = path.starts_with(machine.home(".local")) || path.starts_with(machine.home(".config"));
+        assert!(!own || !holds(&bytes, VALUE), "{}", path.display());
+    }
+}
+
+#[test]
+fn leaks_are_counted_and_only_the_bundle_tells_which() {
+    let mut machine = leaky();
+    later(&mut machine, 1);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.leaked_values, done.leaking_files), (1, 3), "{said}");
+    unsaid(&machine, &said);
+    assert!(!said.contains("SERVICE_PASSWORD") && !said.contains(".env"), "{said}");
+    let names = ["notes.md", "session.jsonl", "state.db"];
+    assert_eq!(told(&machine), names.map(|n| format!("SERVICE_PASSWORD in home/agent/{n} 1")));
+    absent(&opened(&machine, Which::State, "state"), "SERVICE_PASSWORD");
+
+    // The same leak is told once; nothing is written for it again.
+    let (done, said) = backup_saying(&machine);
+    assert!(done.unchanged, "{said}");
+    let mut file = std::fs::OpenOptions::new().append(true).open(machine.home("agent/session.jsonl")).unwrap();
+    std::io::Write::write_all(&mut file, format!("once more {VALUE}\n").as_bytes()).unwrap();
+    later(&mut machine, 2);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.leaked_values, done.leaking_files), (1, 1), "{said}");
+    assert!(done.secrets.is_none() && done.state.unwrap().parent.is_some());
+
+    // What a patch brings that was not there before is told.
+    machine.write("agent/clean.md", format!("now {VALUE}"));
+    later(&mut machine, 3);
+    assert!(backup_saying(&machine).0.secrets.is_some());
+    assert!(told(&machine).contains(&"SERVICE_PASSWORD in home/agent/clean.md 1".to_owned()));
+    // The chain comes back whole, and the newest bundle with it.
+    let target = machine.target("t");
+    machine.restore(&target);
+    assert!(target.join("home/agent/.env").exists());
+}
+
+#[test]
+fn a_new_value_is_searched_for_in_what_did_not_change() {
+    let mut machine = Machine::new();
+    machine.write("agent/.env", "SERVICE_PASSWORD=Old.value-66-rotated\n");
+    machine.write("agent/notes.md", format!("tomorrow's password will be {VALUE}\n"));
+    machine.init(&["agent"]);
+    later(&mut machine, 1);
+    assert_eq!(backup_saying(&machine).0.leaked_values, 0);
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\n"));
+    later(&mut machine, 2);
+    // The bundle alone reads nothing of the state; the next run makes up for it.
+    let args = backup::Args { secrets_only: true, ..backup::Args::default() };
+    let done = backup::run(&machine.world, &args, &mut |_| {}).unwrap();
+    assert!(done.secrets.is_some() && done.leaked_values == 0);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.leaked_values, done.leaking_files), (1, 1), "{said}");
+    unsaid(&machine, &said);
+    assert_eq!(told(&machine), ["SERVICE_PASSWORD in home/agent/notes.md 1"]);
+    assert_eq!(backup_saying(&machine).0.leaked_values, 0);
+}
+
+#[test]
+fn leaking_files_move_to_the_bundle() {
+    let mut machine = leaky();
+    machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"move\""));
+    later(&mut machine, 1);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.leaked_values, done.secret_by_content), (0, 3), "{said}");
+    unsaid(&machine, &said);
+    absent(&opened(&machine, Which::State, "state"), VALUE);
+    // They stay there, until the value is gone from them.
+    let (done, said) = backup_saying(&machine);
+    assert!(done.unchanged && done.secret_by_content == 3, "{said}");
+    machine.write("agent/notes.md", "cleaned");
+    machine.write("agent/clean.md", format!("dirty: {VALUE}"));
+    later(&mut machine, 2);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!(done.secret_by_content, 3, "{said}");
+    let state = opened(&machine, Which::State, "state");
+    absent(&state, VALUE);
+    assert!(holds(&state, "cleaned"));
+    let target = machine.target("t");
+    machine.restore(&target);
+    for name in ["clean.md", "session.jsonl", "notes.md", "state.db"] {
+        let was = std::fs::read(machine.home("agent").join(name)).unwrap();
+        assert_eq!(std::fs::read(target.join("home/agent").join(name)).unwrap().len(), was.len(), "{name}");
+    }
+}
+
+#[test]
+fn a_leak_can_fail_a_backup_before_anything_is_written() {
+    let machine = leaky();
+    machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"fail\""));
+    let mut said = String::new();
+    let args = backup::Args::default();
+    let error = backup::run(&machine.world, &args, &mut |e| said.push_str(&format!("{e:?}\n"))).unwrap_err();
+    assert!(error.to_string().contains("3 files of the state"), "{error}");
+    assert!(said.contains("notes.md") && !said.contains(VALUE), "{said}");
+    assert!(machine.all_files().iter().all(|(path, _)| path.file_name().is_none_or(|n| n != "commit")));
+    // What the user calls state is told, and no reason to fail.
+    machine.configure(|text| text.replace("[[source]]", "[[source]]\nstate = [\"*.md\", \"*.jsonl\", \"*.db\"]"));
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.leaked_values, done.leaking_files), (1, 3), "{said}");
+}
+
+fn secrets_args(machine: &Machine) -> secrets::Args {
+    secrets::Args { identity: Some(machine.kit()), ..secrets::Args::default() }
+}
+
+#[test]
+fn bundles_tell_names_ages_and_differences() {
+    let mut machine = Machine::new();
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\nOTHER_TOKEN={TOKEN}\n"));
+    machine.write("agent/notes.md", "x");
+    machine.init(&["agent"]);
+    later(&mut machine, 1);
+    let first = backup_saying(&machine).0.secrets.unwrap().id;
+    let other = TOKEN.replace("Zx81", "By92");
+    machine
+        .write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\nOTHER_TOKEN={other}\nNEW_SECRET=Tulip-8842-river\n"));
+    later(&mut machine, 1 + 5 * 24);
+    let second = backup_saying(&machine).0.secrets.unwrap().id;
+    later(&mut machine, 1 + 7 * 24);
+    let args = secrets_args(&machine);
+    let listed = secrets::list(&machine.world, &args, &mut |_| {}).unwrap();
+    let ages: Vec<(&str, i64)> = listed.values.iter().map(|v| (v.name.as_str(), v.days)).collect();
+    assert_eq!(ages, [("SERVICE_PASSWORD", 7), ("OTHER_TOKEN", 2), ("NEW_SECRET", 2)]);
+    let diff = secrets::diff(&machine.world, &args, &first, &second, &mut |_| {}).unwrap();
+    let names = |list: &[secrets::NameInFile]| list.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&diff.added), names(&diff.removed), names(&diff.rotated), diff.same),
+        (vec!["NEW_SECRET".into()], vec![], vec!["OTHER_TOKEN".into()], 1)
+    );
+    let back = secrets::diff(&machine.world, &args, &second, &first, &mut |_| {}).unwrap();
+    assert_eq!(names(&back.removed), ["NEW_SECRET"]);
+    for text in [listed.text(), diff.text(), serde_json::to_string(&listed).unwrap()] {
+        assert!(!text.contains(VALUE) && !text.contains(&other) && !text.contains(TOKEN), "{text}");
+    }
+    // Only who can open bundles learns anything.
+    let error = secrets::list(&machine.world, &secrets::Args::default(), &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), lifeboat::Kind::NoIdentity);
+}
+
+#[test]
+fn exposure_names_every_archive_that_holds_a_value() {
+    let mut machine = leaky();
+    later(&mut machine, 1);
+    let first = backup_saying(&machine).0;
+    // Rotated: the old value stays where it was, and its name leads to the new one.
+    machine.write("agent/.env", "SERVICE_PASSWORD=Tulip-8842-river\n");
+    later(&mut machine, 2);
+    let second = backup_saying(&machine).0;
+    let args = secrets_args(&machine);
+    let expose =
+        |bundle: &str| secrets::exposure(&machine.world, &args, bundle, "SERVICE_PASSWORD", &mut |_| {}).unwrap();
+    let new = expose("latest");
+    let ids = |list: &[secrets::Holder]| list.iter().map(|h| h.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&new.bundles), [second.secrets.unwrap().id]);
+    assert!(new.files.is_empty() && new.snapshots.is_empty());
+    let old_bundle = first.secrets.unwrap().id;
+    let old = expose(&old_bundle);
+    assert!(ids(&old.bundles).contains(&old_bundle) && old.bundles.len() == 2, "{:?}", old.bundles);
+    assert_eq!(old.files, ["home/agent/notes.md", "home/agent/session.jsonl", "home/agent/state.db"]);
+    let state = first.state.unwrap();
+    assert_eq!(ids(&old.snapshots)[0], state.id);
+    // A monthly full outlives the bundles.
+    assert!(old.until.unwrap() > old.bundles[0].until);
+    let leaks = secrets::leaks(&machine.world, &args, &mut |_| {}).unwrap();
+    assert_eq!(leaks.leaks.len(), 3);
+    assert!(!leaks.text().contains(VALUE));
+}
+
+#[test]
+fn a_value_is_printed_to_a_pipe_alone() {
+    let machine = Machine::new();
+    machine.write("agent/.env", "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\n");
+    machine.write("agent/deep/.env", format!("OTHER_PASSWORD={VALUE}\n"));
+    machine.init(&["agent"]);
+    machine.backup();
+    let args = secrets::GetArgs {
+        common: secrets_args(&machine),
+        bundle: "latest".into(),
+        name: Some("SERVICE_PASSWORD".into()),
+        ..secrets::GetArgs::default()
+    };
+    let get = |args: &secrets::GetArgs| secrets::get(&machine.world, args, &mut |_| {});
+    assert_eq!(get(&args).unwrap().text(), "it's-4-Tulips-in-may\n");
+    assert!(!format!("{:?}", get(&args).unwrap()).contains("Tulips"));
+    let terminal = secrets::GetArgs { to_terminal: true, ..args.clone() };
+    assert_eq!(get(&terminal).unwrap_err().kind(), lifeboat::Kind::Usage);
+    assert!(get(&secrets::GetArgs { force: true, ..terminal }).is_ok());
+    let several = secrets::GetArgs { name: Some("OTHER_PASSWORD".into()), ..args.clone() };
+    let error = get(&several).unwrap_err();
+    assert!(error.to_string().contains("home/agent/deep/.env") && !error.to_string().contains(VALUE), "{error}");
+    let one = secrets::GetArgs { file: Some("deep/.env".into()), ..several };
+    assert_eq!(get(&one).unwrap().text(), format!("{VALUE}\n"));
+    let none = secrets::GetArgs { name: Some("NOT_THERE".into()), ..args.clone() };
+    assert_eq!(get(&none).unwrap_err().kind(), lifeboat::Kind::NotThere);
+    // What the shell makes of it is the value.
+    let all = secrets::env(&machine.world, &secrets::GetArgs { name: None, ..args }, &mut |_| {}).unwrap();
+    let script = format!("{}printf %s \"$SERVICE_PASSWORD\"", all.text());
+    let out = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+    assert_eq!(out.stdout, b"it's-4-Tulips-in-may");
+}
+
+/// Every command with values at its fingertips, and everything written anywhere looked at.
+#[test]
+fn no_command_says_or_leaves_a_value() {
+    let mut machine = leaky();
+    machine.write("agent/by-content.md", format!("and {TOKEN}"));
+    later(&mut machine, 1);
+    let kit = machine.kit().display().to_string();
+    let target = machine.target("t").display().to_string();
+    let bundle = ["--identity", &kit];
+    let runs: Vec<Vec<&str>> = vec![
+        vec!["backup", "--dry-run"],
+        vec!["backup"],
+        vec!["backup"],
+        vec!["backup", "--rehash"],
+        vec!["backup", "--secrets-only"],
+        [&["list"][..], &bundle].concat(),
+        [&["restore", "--target", &target][..], &bundle].concat(),
+        [&["restore", "--target", &target, "--dry-run"][..], &bundle].concat(),
+        vec!["keys", "show"],
+        vec!["keys", "check", &kit],
+        [&["secrets", "list"][..], &bundle].concat(),
+        [&["secrets", "leaks"][..], &bundle].concat(),
+        [&["secrets", "diff", "20"][..], &bundle].concat(),
+        [&["secrets", "exposure", "SERVICE_PASSWORD"][..], &bundle].concat(),
+        [&["secrets", "get", "NOT_THERE"][..], &bundle].concat(),
+        vec!["prune", "--dry-run"],
+        vec!["lifecycle", "print"],
+    ];
+    for args in runs {
+        for voice in [&["-v"][..], &["--json"]] {
+            let args = [&args[..], voice].concat();
+            let out = machine.program(&args).output().unwrap();
+            let said = [out.stdout, out.stderr].concat();
+            for word in [VALUE, TOKEN] {
+                assert!(!holds(&said, word), "{args:?}: {}", String::from_utf8_lossy(&said));
+            }
+        }
+    }
+    let restored = machine.target("t");
+    for (path, bytes) in machine.all_files() {
+        let theirs = path.starts_with(machine.home("agent")) || path.starts_with(&restored);
+        for word in [VALUE, TOKEN] {
+            assert!(theirs || !holds(&bytes, word), "{word} is in {}", path.display());
+        }
+    }
 }
