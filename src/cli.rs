@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, secrets};
+use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, rotate, secrets};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -65,7 +65,7 @@ enum Command {
     /// The rules with which a bucket does the same by itself
     #[command(after_help = LIFECYCLE_HELP)]
     Lifecycle(LifecycleArgs),
-    /// Show the keys in force, write the recovery kit again, check one
+    /// Show the keys in force, make new ones, write the recovery kit again, check one
     #[command(after_help = KEYS_HELP)]
     Keys(KeysArgs),
     /// Names, ages, leaks and values of secrets, out of the bundles
@@ -165,6 +165,7 @@ const KEYS_HELP: &str = "\
 Examples:
   lifeboat keys show                             recipients, signing key, where identities are; never a secret
   lifeboat keys export-kit /media/stick/kit.txt  the recovery kit once more, proved
+  lifeboat keys rotate --kit /media/stick/new.txt --identity /media/stick/kit.txt    new identities
   lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
@@ -252,6 +253,8 @@ enum KeysCommand {
     Show,
     /// Write the recovery kit again, from the keys in force
     ExportKit(ExportKitArgs),
+    /// Make new identities, a kit with the new and the old ones, and a bundle for the new
+    Rotate(RotateArgs),
     /// Check that a kit opens the newest archives and that its key signed them
     Check(CheckKitArgs),
 }
@@ -265,6 +268,25 @@ struct ExportKitArgs {
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
     /// Protect the kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
+    #[arg(long)]
+    passphrase: bool,
+}
+
+#[derive(Args)]
+struct RotateArgs {
+    /// New keys for the secrets bundle alone
+    #[arg(long)]
+    secrets: bool,
+    /// New keys for the state archive alone
+    #[arg(long)]
+    state: bool,
+    /// The new kit; a file that is there is not replaced
+    #[arg(long, value_name = "FILE")]
+    kit: PathBuf,
+    /// The old kit, where this host does not hold the identities
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Protect the new kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
     #[arg(long)]
     passphrase: bool,
 }
@@ -318,6 +340,9 @@ struct BackupArgs {
     /// Tell what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// The configuration's recipients, store and rules are meant to be as they are: do not warn of the change again
+    #[arg(long, conflicts_with = "dry_run")]
+    accept_policy: bool,
 }
 
 #[derive(Args)]
@@ -457,8 +482,8 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         Command::Backup(a) => {
-            let BackupArgs { paths, secrets_only, rehash, dry_run } = a;
-            let args = backup::Args { paths, secrets_only, rehash, dry_run };
+            let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy } = a;
+            let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy };
             let result = backup::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
@@ -552,6 +577,12 @@ fn keys_command(world: &World, voice: Voice, what: KeysCommand) -> ExitCode {
         KeysCommand::ExportKit(a) => {
             let args = keys::ExportArgs { file: a.file, identity: a.identity, passphrase: a.passphrase };
             let result = keys::export_kit(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::Rotate(a) => {
+            let RotateArgs { secrets, state, kit, identity, passphrase } = a;
+            let args = rotate::Args { state, secrets, kit, identity, passphrase };
+            let result = rotate::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         KeysCommand::Check(a) => {

@@ -13,7 +13,7 @@ use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bytes_text, count_text, init, prune, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -40,6 +40,8 @@ pub struct Args {
     pub rehash: bool,
     /// Tell what would be written, and write nothing.
     pub dry_run: bool,
+    /// Recipients, store and rules are meant to be what they are.
+    pub accept_policy: bool,
 }
 
 /// One archive of the snapshot.
@@ -82,6 +84,8 @@ pub struct Done {
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
     pub warnings: Vec<String>,
+    /// What decides where data goes and is not as it was last accepted.
+    pub policy_changes: Vec<String>,
     /// What could not be read; a secret without its name.
     pub unreadable: Vec<String>,
     /// Entries that went away meanwhile.
@@ -182,6 +186,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     } else {
         let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
+        done.policy_changes = policy::check(&config, &key, &catalog, args.accept_policy, events)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let run = Run {
@@ -193,7 +198,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             sources: &resolved.sources,
             described: &resolved.described,
             staging: staging.path(),
-            policy: policy(&config),
+            policy: policy::digest(&config),
             started: world.now(),
         };
         archives(&run, args, &mut found, &mut done, events).map_err(|e| {
@@ -395,16 +400,4 @@ fn take(committed: &Committed, done: &mut Done) -> Written {
         bytes: committed.bytes,
         stored: commit.stored_bytes(),
     }
-}
-
-/// A digest of what decides where data goes, so that a later run can shout about a change.
-fn policy(config: &Config) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(config.render().as_bytes());
-    for source in &config.sources {
-        if let Origin::Preset(name) = &source.origin {
-            hasher.update(preset::text(name).unwrap_or_default().as_bytes());
-        }
-    }
-    hasher.finalize().to_hex().to_string()
 }

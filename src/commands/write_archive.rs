@@ -122,7 +122,7 @@ impl Committed {
 /// When anything of it could not be stored; nothing of it counts then.
 pub fn write<'a>(
     run: &Run<'a>,
-    terms: Terms,
+    mut terms: Terms,
     scan: &mut Scan,
     mut state: Option<StateWork<'a>>,
     sweep: Option<&Sweep>,
@@ -191,7 +191,7 @@ pub fn write<'a>(
         tree: listing.digest.clone(),
         databases: outcome.databases.clone(),
         skipped: skipped(scan, terms.archive),
-        secrets: terms.notes,
+        secrets: terms.notes.take(),
         volumes,
         frames,
     };
@@ -219,12 +219,18 @@ pub fn write<'a>(
         // again. After it, a crash in between would leave a parent whose content is not known.
         transaction.commit()?;
     }
-    let commit = Commit {
+    let commit = commit_of(run, terms, id, objects);
+    let sha256 = commit_it(run, &place, &commit)?;
+    Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) -> Commit {
+    Commit {
         archive: terms.archive,
         series: run.config.name.clone(),
-        id: id.clone(),
         seq: terms.seq,
         generation: terms.tier.is_some().then(|| terms.generation.unwrap_or_else(|| id.clone())),
+        id,
         tier: terms.tier,
         life: terms.life,
         parent: terms.parent.map(|parent| Reference { life: None, ..parent }),
@@ -233,9 +239,7 @@ pub fn write<'a>(
         suspicious: None,
         accept: Vec::new(),
         objects,
-    };
-    let sha256 = commit_it(run, &place, &commit)?;
-    Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+    }
 }
 
 /// Under `fail` a value that came into a file after it was searched still keeps the archive from counting.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use lifeboat::commands::{Event, Report as _, backup, secrets};
+use lifeboat::commands::{Event, Report as _, backup, keys, rotate, secrets};
 use lifeboat::model::kit::Which;
 
 use crate::secrets::{absent, holds, opened};
@@ -435,5 +435,113 @@ fn no_command_says_or_leaves_a_value() {
         for word in [VALUE, TOKEN] {
             assert!(theirs || !holds(&bytes, word), "{word} is in {}", path.display());
         }
+    }
+}
+
+#[test]
+fn a_changed_policy_is_shouted_about_until_it_is_accepted() {
+    let machine = Machine::new();
+    machine.write("agent/.env", "A=1");
+    machine.write("agent/notes.md", "x");
+    machine.write("more/notes.md", "x");
+    machine.init(&["agent"]);
+    let run = |accept_policy| {
+        let mut warned = String::new();
+        let args = backup::Args { accept_policy, ..backup::Args::default() };
+        let done = backup::run(&machine.world, &args, &mut |e| {
+            if let Event::Warning(text) = e {
+                warned.push_str(&text);
+            }
+        });
+        (done.unwrap().policy_changes, warned)
+    };
+    assert_eq!(run(false), (vec![], String::new()));
+    assert_eq!(run(false), (vec![], String::new()));
+    machine.configure(|text| text.replace("[[source]]", "[[source]]\nexclude = [\"notes.md\"]"));
+    for _ in 0..2 {
+        let (changes, warned) = run(false);
+        assert_eq!(changes, ["what source number 1 leaves out or calls a secret changed"]);
+        assert!(warned.contains("--accept-policy"), "{warned}");
+    }
+    assert_eq!(run(true), (vec![], String::new()));
+    assert_eq!(run(false), (vec![], String::new()));
+    // Who reads the bundle: another key beside the owner's.
+    let other = "age1xjpk6mqks5jpllkkarees8q5a8xlzmxurdl2xyl8ep0esg2njf8sm9fytm";
+    machine.configure(|text| {
+        let (head, tail) = text.split_once("[secrets]").unwrap();
+        let tail = tail.replacen("recipients = [", &format!("recipients = [\"{other}\", "), 1);
+        format!("{head}[secrets]{tail}")
+    });
+    assert_eq!(run(false).0, ["who can open the secrets bundle changed"]);
+    run(true);
+    // A source that is added takes nothing from anybody; one that goes does.
+    machine.init(&["more"]);
+    assert_eq!(run(false), (vec![], String::new()));
+    let added = machine.home("more").display().to_string();
+    machine.configure(|text| {
+        let at = text.find("more").map(|at| text[..at].rfind("[[source]]").unwrap()).unwrap();
+        assert!(text[at..].contains("more") && !added.is_empty());
+        let rest = text[at + 10..].find("\n[").map_or("", |end| &text[at + 10 + end..]);
+        format!("{}{rest}", &text[..at])
+    });
+    assert_eq!(run(false).0, ["1 source removed"]);
+}
+
+#[test]
+fn new_keys_open_what_comes_and_the_new_kit_opens_all() {
+    let mut machine = Machine::new();
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\n"));
+    machine.write("agent/notes.md", "x");
+    machine.init(&["agent"]);
+    later(&mut machine, 1);
+    machine.backup();
+    let new = machine.root().join("new-kit.txt");
+    let args = rotate::Args { kit: new.clone(), secrets: true, ..rotate::Args::default() };
+    // A host that holds no identity cannot write a kit that opens everything.
+    let error = rotate::run(&machine.world, &args, &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), lifeboat::Kind::NoIdentity);
+    assert!(!new.exists());
+    let args = rotate::Args { identity: Some(machine.kit()), ..args };
+    // What somebody else changed is not accepted along with it.
+    let before = std::fs::read_to_string(machine.world.config_file()).unwrap();
+    machine.configure(|text| text.replace("[[source]]", "[[source]]\nexclude = [\"notes.md\"]"));
+    assert!(rotate::run(&machine.world, &args, &mut |_| {}).unwrap_err().advice().unwrap().contains("--accept-policy"));
+    machine.configure(|_| before);
+    later(&mut machine, 2);
+    let done = rotate::run(&machine.world, &args, &mut |_| {}).unwrap();
+    assert_eq!(done.rotated, ["secrets"]);
+    let bundle = done.bundle.unwrap();
+    let again = rotate::run(&machine.world, &args, &mut |_| {}).unwrap_err();
+    assert!(new.exists(), "{again}");
+
+    // The old kit opens no new bundle, but the old one; the new kit opens both.
+    let old = keys::CheckArgs { kit: machine.kit(), store: None };
+    assert_eq!(keys::check(&machine.world, &old, &mut |_| {}).unwrap_err().kind(), lifeboat::Kind::NoIdentity);
+    let check = keys::CheckArgs { kit: new.clone(), store: None };
+    assert_eq!(keys::check(&machine.world, &check, &mut |_| {}).unwrap().opened.last().unwrap().id, bundle);
+    let common = secrets::Args { identity: Some(new.clone()), ..secrets::Args::default() };
+    let listed = secrets::list(&machine.world, &common, &mut |_| {}).unwrap();
+    assert_eq!((listed.values.len(), listed.bundle == bundle), (1, true));
+    let both = secrets::exposure(&machine.world, &common, "latest", "SERVICE_PASSWORD", &mut |_| {}).unwrap();
+    assert_eq!(both.bundles.len(), 2);
+
+    // Both kinds at once: the state begins anew for the new key, and nothing warns of what was meant.
+    let newest = machine.root().join("newest-kit.txt");
+    let args = rotate::Args { kit: newest.clone(), identity: Some(new), ..rotate::Args::default() };
+    assert_eq!(rotate::run(&machine.world, &args, &mut |_| {}).unwrap().rotated, ["state", "secrets"]);
+    machine.write("agent/notes.md", "y");
+    later(&mut machine, 3);
+    let (done, said) = backup_saying(&machine);
+    assert!(done.state.unwrap().parent.is_none() && done.policy_changes.is_empty(), "{said}");
+    for snapshot in ["latest", "2026-"] {
+        let target = machine.target(snapshot);
+        let restored = machine.try_restore(&target, |a| {
+            a.identity = Some(newest.clone());
+            if snapshot != "latest" {
+                a.snapshot = "1 hour ago".to_owned();
+            }
+        });
+        restored.unwrap();
+        assert!(target.join("home/agent/.env").exists());
     }
 }
