@@ -536,7 +536,7 @@ fn secrets_command(world: &World, voice: Voice, asked: SecretsArgs) -> ExitCode 
         bundle: from.bundle,
         name,
         file,
-        to_terminal: std::io::IsTerminal::is_terminal(&std::io::stdout()),
+        to_terminal: output::to_terminal(),
         force: from.force,
     };
     match what {

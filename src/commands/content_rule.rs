@@ -192,16 +192,12 @@ pub fn judge(
     events: &mut Events<'_>,
 ) -> Result<Judged> {
     let tree = &scan.tree;
-    let fixed = |index: &Index| match scan.groups.get(index) {
-        Some(names) => names.iter().any(|name| scan.fixed.contains(name)),
-        None => scan.fixed.contains(index),
-    };
     let (mut wanted, mut judged) = (Vec::new(), Judged::default());
     let mut secret_stamps: Vec<u64> = known.iter().flat_map(|k| k.secret.values().copied()).collect();
     secret_stamps.sort_unstable();
     for index in tree.indices() {
         let node = tree.node(index);
-        if node.kind != Kind::File || node.archive != Archive::State || fixed(&index) {
+        if node.kind != Kind::File || node.archive != Archive::State || scan.is_fixed(index) {
             continue;
         }
         let look = scan.look(index);

@@ -207,7 +207,7 @@ impl Before {
         let leaking: Vec<(Index, Vec<Found>)> = found.into_iter().filter(|(_, found)| !found.is_empty()).collect();
         // What the user calls state stays there, and is told like any other leak.
         let (stay, go): (Vec<_>, Vec<_>) =
-            leaking.into_iter().partition(|(i, _)| policy == Policy::Report || scan.fixed.contains(i));
+            leaking.into_iter().partition(|(i, _)| policy == Policy::Report || scan.is_fixed(*i));
         let layout = Layout::machine(run.world.home.as_os_str().as_bytes());
         for (index, _) in stay.iter().chain(&go) {
             let name = printable(&layout.to_disk(&scan.tree.path(*index)));

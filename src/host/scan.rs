@@ -276,6 +276,14 @@ impl Scan {
         }
     }
 
+    /// Whether the user's own rules call a file state, under any of its names.
+    pub fn is_fixed(&self, index: Index) -> bool {
+        match self.groups.get(&index) {
+            Some(names) => names.iter().any(|name| self.fixed.contains(name)),
+            None => self.fixed.contains(&index),
+        }
+    }
+
     /// The source that holds `index`.
     pub fn source_of(&self, index: Index) -> usize {
         let mut at = index;

@@ -140,7 +140,7 @@ fn a_secret_that_cannot_be_read_any_more_is_not_named() {
         String::from_utf8_lossy(&out.stderr).into_owned()
     };
     run(0);
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
     machine.write("agent/notes.md", "changed");
     let said = run(3);
     assert!(said.contains("incomplete: a secret file"), "{said}");
