@@ -127,6 +127,11 @@ pub fn finish<R: Report>(voice: Voice, printer: &mut Printer, result: Result<R, 
     }
 }
 
+/// Whether what a command prints goes to a terminal, where somebody would see it.
+pub fn to_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+}
+
 /// Prints an error as a person or a script reads it.
 pub fn print_error(voice: Voice, error: &Error) {
     if voice.json {

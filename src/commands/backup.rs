@@ -1,22 +1,27 @@
 //! `lifeboat backup`: a snapshot of all sources, in two archives.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::bundle::Bundle;
+use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
+use super::members::Outcome;
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
+use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bundle, bytes_text, count_text, init, prune, roots, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
 use crate::host::staging::Staging;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
-use crate::model::config::{Config, Origin, Sweep, expand_home};
+use crate::model::config::{Config, Origin, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
 use crate::model::names::name_is_secret;
@@ -36,6 +41,8 @@ pub struct Args {
     pub rehash: bool,
     /// Tell what would be written, and write nothing.
     pub dry_run: bool,
+    /// Recipients, store and rules are meant to be what they are.
+    pub accept_policy: bool,
 }
 
 /// One archive of the snapshot.
@@ -78,12 +85,20 @@ pub struct Done {
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
     pub warnings: Vec<String>,
+    /// What decides where data goes and is not as it was last accepted.
+    pub policy_changes: Vec<String>,
     /// What could not be read; a secret without its name.
     pub unreadable: Vec<String>,
     /// Entries that went away meanwhile.
     pub vanished: u64,
     /// Files that changed while they were read.
     pub changed: u64,
+    /// Files that are secret by what is in them.
+    pub secret_by_content: u64,
+    /// Values of secrets that were seen in the state.
+    pub leaked_values: u64,
+    /// Files of the state that they were seen in.
+    pub leaking_files: u64,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -115,11 +130,16 @@ impl Report for Done {
             (self.vanished, "went away while it ran"),
             (self.changed, "changed while being read"),
             (self.skipped, "left out by rule (-v lists them)"),
+            (self.secret_by_content, "secret by what is in them (-v lists them)"),
             (self.pruned, "old archives removed from the store"),
         ] {
             if n > 0 {
                 notes.push(format!("{n} {text}"));
             }
+        }
+        if self.leaked_values > 0 {
+            let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
+            notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
         }
         if !notes.is_empty() {
             out.push_str(&format!("{}\n", notes.join(", ")));
@@ -144,11 +164,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         None => initialise(world, args, events)?,
     };
     check_paths(world, args, &config)?;
-    if config.secrets.sweep != Sweep::Report {
-        events(Event::Warning(
-            "this version does not look for secrets inside other files: `sweep` has no effect".to_owned(),
-        ));
-    }
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
     let store = Store::open(world, &config.store, Access::Existing)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
@@ -166,10 +181,13 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
     }
     if args.dry_run {
+        let judged = content_rule::judge(world, &mut found, &resolved.sources, None, args.rehash, events)?;
+        done.secret_by_content = judged.len();
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
         let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
+        done.policy_changes = policy::check(&config, &key, &catalog, args.accept_policy, events)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let run = Run {
@@ -181,7 +199,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             sources: &resolved.sources,
             described: &resolved.described,
             staging: staging.path(),
-            policy: policy(&config),
+            policy: policy::digest(&config),
             started: world.now(),
         };
         archives(&run, args, &mut found, &mut done, events).map_err(|e| {
@@ -262,23 +280,46 @@ fn look(world: &World, resolved: &Resolved, events: &mut Events<'_>) -> Result<S
     Ok(found)
 }
 
+/// Decides what else is secret: by what is in it, and where the configuration wants that by the values in it.
+fn decide(
+    run: &Run<'_>,
+    args: &Args,
+    found: &mut Scan,
+    sweeping: &Sweeping,
+    events: &mut Events<'_>,
+) -> Result<(Judged, Before)> {
+    let known = Known::load(run.catalog, run.key.derive(content_rule::CONTEXT))?;
+    let mut judged = content_rule::judge(run.world, found, run.sources, Some(&known), args.rehash, events)?;
+    if args.secrets_only {
+        // What the state holds is for the next run that writes it, which then looks for itself.
+        return Ok((judged, Before::default()));
+    }
+    let before = Before::search(run, found, &mut judged, sweeping, events)?;
+    judged.keep(&known, found)?;
+    Ok((judged, before))
+}
+
 /// First the secrets, so that the state's commit can name their bundle.
 fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
     roots::check(run, found, args.rehash)?;
     let mut lineage = Lineage::of(run, events)?;
+    let sweeping = Sweeping::default();
+    let (judged, before) = decide(run, args, found, &sweeping, events)?;
+    done.secret_by_content = judged.len();
+    let secrets_bundle = Bundle { run, judged: &judged, sweeping: &sweeping };
     let secrets = found.tree.indices().any(|i| found.tree.node(i).archive == Archive::Secrets);
     if args.secrets_only && !secrets {
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
-    if let Some(committed) = bundle::write_if_changed(run, &mut lineage, found, events)? {
-        lineage.secrets = Some(committed.reference());
+    if let Some(committed) = secrets_bundle.write_if_changed(&mut lineage, found, events)? {
         done.secrets = Some(take(&committed, done));
     }
     if args.secrets_only {
         done.unchanged = done.secrets.is_none();
         return Ok(());
     }
-    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, found, events)?;
+    let values = sweeping.values(found, run.sources, &judged);
+    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, &values.sweep, found, events)?;
     done.unreadable.extend(outcome.unreadable);
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
@@ -286,6 +327,7 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
         Some(committed) => done.state = Some(take(&committed, done)),
         None => done.unchanged = done.secrets.is_none(),
     }
+    tell_leaks(&secrets_bundle, &mut lineage, before, outcome.leaks, found, done, events)?;
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
     if done.state.is_some() && outcome.due && run.store.local().is_some() {
         match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
@@ -298,6 +340,30 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
             "the state directory is not persistent: each run begins anew and uploads everything; keep it on a volume"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// Counts values of secrets in the state, and has a bundle say which and where.
+fn tell_leaks(
+    bundle: &Bundle<'_>,
+    lineage: &mut Lineage,
+    before: Before,
+    as_written: Vec<Leaking>,
+    found: &mut Scan,
+    done: &mut Done,
+    events: &mut Events<'_>,
+) -> Result<()> {
+    let fixed: HashSet<Vec<u8>> = found.fixed.iter().map(|index| found.tree.path(*index)).collect();
+    let late = |leak: &Leaking| !fixed.contains(&leak.path);
+    before.remember(bundle.run, as_written.iter().any(late))?;
+    let leaks = sweeping::added_up(before.leaks.into_iter().chain(as_written));
+    (done.leaked_values, done.leaking_files) = sweeping::count(&leaks);
+    let state = done.state.as_ref();
+    let snapshot = (state.map(|s| s.id.as_str()), state.is_some_and(|s| s.parent.is_none()));
+    if let Some(committed) = bundle.write_for_leaks(lineage, &leaks, snapshot, found, events)? {
+        let written = Committed { outcome: Outcome::default(), ..committed };
+        done.secrets = Some(take(&written, done));
     }
     Ok(())
 }
@@ -322,16 +388,4 @@ fn take(committed: &Committed, done: &mut Done) -> Written {
         bytes: committed.bytes,
         stored: commit.stored_bytes(),
     }
-}
-
-/// A digest of what decides where data goes, so that a later run can shout about a change.
-fn policy(config: &Config) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(config.render().as_bytes());
-    for source in &config.sources {
-        if let Origin::Preset(name) = &source.origin {
-            hasher.update(preset::text(name).unwrap_or_default().as_bytes());
-        }
-    }
-    hasher.finalize().to_hex().to_string()
 }

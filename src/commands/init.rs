@@ -479,7 +479,7 @@ fn keep_identities(world: &World, kit: &Kit, notes: &mut Vec<String>) -> Identit
     }
 }
 
-fn write_config(file: &Path, config: &Config) -> Result<()> {
+pub(super) fn write_config(file: &Path, config: &Config) -> Result<()> {
     use std::io::Write as _;
     let dir = file.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::NamedTempFile::new_in(dir).at("write in", dir)?;

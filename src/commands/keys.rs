@@ -158,7 +158,7 @@ fn in_force(config: &Config, which: Which) -> (&[String], &Identity) {
     }
 }
 
-fn configured(world: &World) -> Result<Configured> {
+pub(super) fn configured(world: &World) -> Result<Configured> {
     configuration(world)?.ok_or_else(|| {
         Error::not_there("there is no configuration here, so there are no keys").hint("`lifeboat init` makes both")
     })
@@ -232,7 +232,7 @@ pub fn export_kit(world: &World, args: &ExportArgs, _events: &mut Events<'_>) ->
 }
 
 /// The identity whose recipient is in force, with that recipient.
-fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
+pub(super) fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
     let (recipients, _) = in_force(config, which);
     // Identities that nothing opens any more are of no use in a kit for what comes.
     let mut found = None;

@@ -1,6 +1,6 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,6 +10,7 @@ use super::contents::Contents;
 use super::patch_spool::Spooled;
 use super::plan::{Action, Made, Plan};
 use super::read_ahead::{Ahead, LargeDatabase, read_ahead};
+use super::sweeping::Found as Leaking;
 use super::{Event, Events};
 use crate::error::{Error, Result};
 use crate::host::catalog::{BlockRows, Catalog};
@@ -25,6 +26,7 @@ use crate::model::layout::Layout;
 use crate::model::manifest::{Database, PathName};
 use crate::model::path::{file_name, printable};
 use crate::model::store_key::Archive;
+use crate::model::sweep::{Search, Sweep};
 use crate::model::tree::{Index, Tree};
 use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
 use crate::stream::tar_member;
@@ -32,7 +34,7 @@ use crate::stream::tar_member;
 /// How often a file is read again that shrinks under the reader.
 const TRIES: usize = 4;
 /// How a recovery kit begins; wherever a copy of one lies, it stays out of the archives.
-const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
+pub const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
 
 /// What became of the members.
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub vanished: u64,
     /// What could not be read: described for a person; a secret without its name.
     pub unreadable: Vec<String>,
+    /// Values of secrets that were seen in the state.
+    pub leaks: Vec<Leaking>,
 }
 
 /// Where the state archive's blocks are compared and kept, and with which seq.
@@ -78,6 +82,8 @@ pub struct Members<'a> {
     pub plan: Option<&'a mut Plan>,
     /// Of the state archive.
     pub blocks: Option<Blocks<'a>>,
+    /// Of the state archive: what is searched for as it passes.
+    pub sweep: Option<&'a Sweep>,
     /// What happens.
     pub events: &'a mut Events<'a>,
     names: Names,
@@ -116,6 +122,7 @@ impl<'a> Members<'a> {
             checks: Checks::Full,
             plan,
             blocks: None,
+            sweep: None,
             events,
             names: Names::default(),
             outcome: Outcome::default(),
@@ -244,7 +251,9 @@ impl<'a> Members<'a> {
         let header = Entry { size: fields.len() as u64, extents: None, ..entry.clone() };
         tar.whole(format!("lifeboat/delta/{n}").as_bytes(), &header, &fields)?;
         let delta = Delta { n, base: base.clone(), extents: patch.extents.clone() };
-        let at = self.patch(n, patch, tar)?;
+        let mut passing = Passing::new(self.sweep);
+        let at = self.patch(n, patch, &mut passing, tar)?;
+        self.leaked(index, passing.finish());
         let entry = Entry { size: *size, blake3: *blake3, at, extents: None, delta: Some(Box::new(delta)), ..entry };
         self.stored(index, &entry)?;
         if let Some(facts) = facts {
@@ -255,7 +264,7 @@ impl<'a> Members<'a> {
     }
 
     /// Writes the bytes of a patch and returns where they are.
-    fn patch(&self, n: u64, patch: &Spooled, tar: &mut TarWriter) -> Result<Option<u64>> {
+    fn patch(&self, n: u64, patch: &Spooled, passing: &mut Passing<'_>, tar: &mut TarWriter) -> Result<Option<u64>> {
         let Some(plan) = self.plan.as_ref().filter(|_| patch.bytes > 0) else { return Ok(None) };
         let entry = Entry { mode: 0o600, size: patch.bytes, ..Entry::new(Kind::File) };
         let header = tar_member::header(format!("lifeboat/patch/{n}").as_bytes(), &entry, patch.bytes);
@@ -266,6 +275,7 @@ impl<'a> Members<'a> {
         while done < patch.bytes {
             let n = usize::try_from(patch.bytes - done).unwrap_or(usize::MAX).min(buffer.len());
             plan.patches.read(patch.start + done, &mut buffer[..n])?;
+            passing.push(&buffer[..n]);
             tar.write(&buffer[..n])?;
             done += n as u64;
         }
@@ -479,9 +489,11 @@ impl<'a> Members<'a> {
         }
         let path = self.scan.tree.path(index);
         for _ in 0..TRIES {
-            match self.large(&path, &mut file, tar)? {
+            let mut passing = Passing::new(self.sweep);
+            match self.large(&path, &mut file, &mut passing, tar)? {
                 Large::Whole(entry) => {
                     self.settle(index, &file);
+                    self.leaked(index, passing.finish());
                     self.stored(index, &entry)?;
                     return Ok(());
                 }
@@ -531,6 +543,11 @@ impl<'a> Members<'a> {
         let mut digest = self.digest(&path, entry.size);
         digest.update(&self.small);
         entry.blake3 = digest.finish()?;
+        let mut seen = BTreeMap::new();
+        if let Some(sweep) = self.sweep {
+            sweep.find(&self.small, &mut |hit| *seen.entry(hit.value).or_default() += 1);
+        }
+        self.leaked(index, seen);
         let at = tar.whole(&path, &entry, &self.small)?;
         entry.at = (entry.size > 0).then_some(at);
         self.stored(index, &entry)
@@ -556,13 +573,30 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Records values of secrets that were seen in a file of the state.
+    fn leaked(&mut self, index: Index, seen: BTreeMap<usize, u64>) {
+        if seen.is_empty() {
+            return;
+        }
+        let path = self.scan.tree.path(index);
+        let leaks =
+            seen.into_iter().map(|(value, count)| Leaking { path: path.clone(), value, count, as_written: true });
+        self.outcome.leaks.extend(leaks);
+    }
+
     /// Records a file that was written.
     fn stored(&mut self, index: Index, entry: &Entry) -> Result<()> {
         self.scan.tree.set_metadata(index, entry);
         self.outcome.contents.as_mut().map_or(Ok(()), |contents| contents.put(index, entry))
     }
 
-    fn large(&mut self, path: &[u8], file: &mut SourceFile, tar: &mut TarWriter) -> Result<Large> {
+    fn large(
+        &mut self,
+        path: &[u8],
+        file: &mut SourceFile,
+        passing: &mut Passing<'_>,
+        tar: &mut TarWriter,
+    ) -> Result<Large> {
         let mut entry = self.guarded(file.entry.clone());
         let header = tar_member::header(path, &entry, file.stored);
         tar.member(header.len() as u64 + file.stored)?;
@@ -577,6 +611,7 @@ impl<'a> Members<'a> {
             let copied = match file.file.seek(SeekFrom::Start(offset)) {
                 Ok(_) => tar.copy(&mut file.file, length, &mut |bytes| {
                     hasher.update(bytes);
+                    passing.push(bytes);
                 }),
                 Err(e) => Err(Ok(e)),
             };
@@ -616,8 +651,10 @@ impl<'a> Members<'a> {
                 tar.write(&header)?;
                 entry.at = Some(tar.position());
                 let mut hasher = self.digest(&path, entry.size);
+                let mut passing = Passing::new(self.sweep);
                 let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
                     hasher.update(bytes);
+                    passing.push(bytes);
                 });
                 let n = copied
                     .map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
@@ -628,6 +665,7 @@ impl<'a> Members<'a> {
                 }
                 tar.zeros(tar_member::padding(n))?;
                 entry.blake3 = hasher.finish()?;
+                self.leaked(index, passing.finish());
                 self.stored(index, &entry)?;
                 self.record_database(index, &path, copy.facts);
             }
@@ -745,6 +783,33 @@ impl Digest<'_> {
             Digest::Plain(hasher) => Ok(*hasher.finalize().as_bytes()),
             Digest::Blocks(differ, result) => result.and_then(|()| differ.finish(&mut |_, _| Ok(()))).map(|s| s.blake3),
         }
+    }
+}
+
+/// The search for values of secrets in the bytes of one file, as they pass.
+struct Passing<'a> {
+    search: Option<Search<'a>>,
+    seen: BTreeMap<usize, u64>,
+}
+
+impl<'a> Passing<'a> {
+    fn new(sweep: Option<&'a Sweep>) -> Passing<'a> {
+        let search = sweep.filter(|sweep| !sweep.is_empty()).map(Sweep::search);
+        Passing { search, seen: BTreeMap::new() }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(search) = &mut self.search {
+            search.push(bytes, &mut |hit| *self.seen.entry(hit.value).or_default() += 1);
+        }
+    }
+
+    /// How often each value was seen.
+    fn finish(mut self) -> BTreeMap<usize, u64> {
+        if let Some(search) = self.search {
+            search.finish(&mut |hit| *self.seen.entry(hit.value).or_default() += 1);
+        }
+        self.seen
     }
 }
 

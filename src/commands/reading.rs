@@ -115,7 +115,7 @@ pub fn which_of(archive: Archive) -> Which {
 }
 
 /// Store and series: as told, else as the kit says, else as configured.
-fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
+pub(super) fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
     let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
     let kit = keys.kit();
     let config = configured.map(|c| &c.config);
@@ -136,7 +136,7 @@ fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> R
     Ok((url, series))
 }
 
-fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
+pub(super) fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
     if let Some(key) = keys.public_key()? {
         return Ok(Some(key));
     }

@@ -4,6 +4,7 @@ use super::changes::{Changes, Look, Places, compare};
 use super::lineage::{Decision, Lineage, note_recipients, tidy, usable};
 use super::plan::{Plan, Planner, estimate};
 use super::remember::Seen;
+use super::sweeping::Found as Leaking;
 use super::write_archive::{Committed, LAST_CHANGE, Run, StateWork, Terms, write};
 use super::{Event, Events};
 use crate::error::Result;
@@ -14,6 +15,7 @@ use crate::model::commit::Reference;
 use crate::model::entry::Kind;
 use crate::model::path::printable;
 use crate::model::store_key::Archive;
+use crate::model::sweep::Sweep;
 use crate::model::tiers::{best_promotion, is_burst, promotions};
 
 /// What came of it.
@@ -27,6 +29,8 @@ pub struct Outcome {
     pub vanished: u64,
     /// Entries of the parent's tree that are gone.
     pub deleted: u64,
+    /// Values of secrets in what was written.
+    pub leaks: Vec<Leaking>,
     /// Whether the catalog seems to be lost after each run.
     pub not_persistent: bool,
     /// Whether it is the first of a day or more.
@@ -41,6 +45,7 @@ pub fn write_if_changed(
     run: &Run<'_>,
     lineage: &mut Lineage,
     rehash: bool,
+    sweep: &Sweep,
     scan: &mut Scan,
     events: &mut Events<'_>,
 ) -> Result<Outcome> {
@@ -61,7 +66,9 @@ pub fn write_if_changed(
     let Some(parent) = decision.parent.as_ref().map(|p| p.past.seq) else {
         let changes = compare(scan, &places, run.catalog, Look::Nothing)?;
         let work = StateWork { places: &places, changes: &changes, plan: None, transaction, checks: Checks::Full };
-        outcome.committed = Some(put(run, lineage, decision, seq, scan, work, events)?);
+        let mut committed = put(run, lineage, decision, seq, scan, (work, sweep), events)?;
+        outcome.leaks = std::mem::take(&mut committed.outcome.leaks);
+        outcome.committed = Some(committed);
         return Ok(outcome);
     };
     let due = decision.answer.fills || last_change(run)? > newest(&decision);
@@ -102,7 +109,9 @@ pub fn write_if_changed(
     outcome.deleted = prepared.deleted.values().filter(|listed| **listed).count() as u64;
     let checks = checks(run, &decision);
     let work = StateWork { places: &places, changes: &changes, plan: Some(&mut prepared), transaction, checks };
-    outcome.committed = Some(put(run, lineage, decision, seq, scan, work, events)?);
+    let mut committed = put(run, lineage, decision, seq, scan, (work, sweep), events)?;
+    outcome.leaks = std::mem::take(&mut committed.outcome.leaks);
+    outcome.committed = Some(committed);
     Ok(outcome)
 }
 
@@ -201,7 +210,7 @@ fn put<'a>(
     decision: Decision,
     seq: u64,
     scan: &mut Scan,
-    work: StateWork<'a>,
+    (work, sweep): (StateWork<'a>, &Sweep),
     events: &mut Events<'_>,
 ) -> Result<Committed> {
     events(Event::Detail(decision.answer.reason.clone()));
@@ -216,8 +225,9 @@ fn put<'a>(
         parent: parent.map(|p| Reference { id: p.past.id.clone(), sha256: p.sha256, life: None }),
         prev: lineage.state.clone(),
         bundle: lineage.secrets.clone(),
+        notes: None,
     };
-    let committed = write(run, terms, scan, Some(work), events)?;
+    let committed = write(run, terms, scan, Some(work), Some(sweep), events)?;
     lineage.state = Some(committed.reference());
     note_recipients(run)?;
     tidy(run.catalog, run.world.now())?;

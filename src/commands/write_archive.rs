@@ -1,5 +1,6 @@
 //! From a scan to a committed archive: volumes, manifest, signature, commit, catalog, in this order.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +20,12 @@ use crate::host::scan::{Scan, Source};
 use crate::host::store::Store;
 use crate::host::world::{World, private_dir};
 use crate::model::commit::{Commit, Object, Reference};
-use crate::model::config::Config;
+use crate::model::config::{Config, Sweep as Sweeping};
 use crate::model::entry::Entry;
 use crate::model::manifest::{self, Counts, Header, PathName, Skipped};
+use crate::model::secret_notes::SecretNotes;
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId};
+use crate::model::sweep::Sweep;
 use crate::model::tree::NONE;
 use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
@@ -74,6 +77,8 @@ pub struct Terms {
     pub prev: Option<Reference>,
     /// State: the newest secrets bundle.
     pub bundle: Option<Reference>,
+    /// Secrets: what is known of them.
+    pub notes: Option<SecretNotes>,
 }
 
 /// What is known about the state besides the scan.
@@ -117,9 +122,10 @@ impl Committed {
 /// When anything of it could not be stored; nothing of it counts then.
 pub fn write<'a>(
     run: &Run<'a>,
-    terms: Terms,
+    mut terms: Terms,
     scan: &mut Scan,
     mut state: Option<StateWork<'a>>,
+    sweep: Option<&Sweep>,
     events: &mut Events<'_>,
 ) -> Result<Committed> {
     let mut random = [0; 4];
@@ -146,7 +152,9 @@ pub fn write<'a>(
             members.checks = checks;
             members.blocks = Some(Blocks { catalog: run.catalog, seq: terms.seq });
         }
+        members.sweep = sweep;
         let outcome = members.write(tar)?;
+        refuse_leaks(run.config, scan, &outcome)?;
         tar.finish()?;
         // The last frames are still being compressed and stored.
         let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
@@ -183,6 +191,7 @@ pub fn write<'a>(
         tree: listing.digest.clone(),
         databases: outcome.databases.clone(),
         skipped: skipped(scan, terms.archive),
+        secrets: terms.notes.take(),
         volumes,
         frames,
     };
@@ -194,12 +203,18 @@ pub fn write<'a>(
     if let Some(state) = state {
         learn(run, scan, &outcome, state, terms.seq)?;
     }
-    let commit = Commit {
+    let commit = commit_of(run, terms, id, objects);
+    let sha256 = commit_it(run, &place, &commit)?;
+    Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+}
+
+fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) -> Commit {
+    Commit {
         archive: terms.archive,
         series: run.config.name.clone(),
-        id: id.clone(),
         seq: terms.seq,
         generation: terms.tier.is_some().then(|| terms.generation.unwrap_or_else(|| id.clone())),
+        id,
         tier: terms.tier,
         life: terms.life,
         parent: terms.parent.map(|parent| Reference { life: None, ..parent }),
@@ -208,9 +223,17 @@ pub fn write<'a>(
         suspicious: None,
         accept: Vec::new(),
         objects,
-    };
-    let sha256 = commit_it(run, &place, &commit)?;
-    Ok(Committed { commit, sha256, outcome, counts: listing.counts, bytes: listing.bytes })
+    }
+}
+
+/// Under `fail` a value that came into a file after it was searched still keeps the archive from counting.
+fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
+    let fixed: HashSet<Vec<u8>> = scan.fixed.iter().map(|index| scan.tree.path(*index)).collect();
+    if config.secrets.sweep == Sweeping::Fail && outcome.leaks.iter().any(|leak| !fixed.contains(&leak.path)) {
+        return Err(Error::failed("the value of a secret came into a file of the state while that was archived")
+            .hint("run the backup again with -v: it lists the files"));
+    }
+    Ok(())
 }
 
 /// The catalog learns what was seen.

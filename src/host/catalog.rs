@@ -16,11 +16,12 @@ use crate::model::store_key::{Archive, SnapshotId};
 use crate::model::tiers::Past;
 
 mod entries;
+mod looked;
 
 pub use entries::{BlockRows, Grave, Records};
 
 /// The schema this program writes. An older or newer catalog is put aside and made anew.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// How many snapshots of one tier are remembered: the quarter hours of three weeks.
 const SNAPSHOTS_MAX: i64 = 2000;
@@ -38,7 +39,8 @@ const TABLES: &str = "begin;
     create table grave(path blob not null, died integer not null, born integer not null, changed integer not null,
       size integer not null, blake3 blob, primary key (path, died)) strict, without rowid;
     create table fact(key text primary key, value text not null) strict, without rowid;
-    pragma user_version = 2;
+    create table looked(part integer primary key, data blob not null) strict;
+    pragma user_version = 3;
     commit;";
 
 /// An open catalog.

@@ -58,8 +58,12 @@ pub struct Scan {
     pub file_of: HashMap<Index, Index>,
     /// The device that each root is on.
     pub devices: HashMap<Index, u64>,
+    /// Files that the user's own rules call state, whatever is in them.
+    pub fixed: HashSet<Index>,
     /// By entry, what `stat` said: stamps, whose last bit is set where they are young.
     looks: Vec<u64>,
+    /// For each of `skipped` that the walk found, the directory it was found in.
+    skipped_in: Vec<Index>,
 }
 
 /// What `stat` said of an entry, as far as it tells a change.
@@ -129,16 +133,10 @@ pub fn scan(
     now: i64,
     tick: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Scan> {
-    let walk::Walked { mut scan, inodes, skipped_in } = walk::walk(sources, avoid, now, tick)?;
+    let walk::Walked { mut scan, inodes } = walk::walk(sources, avoid, now, tick)?;
     let groups: Vec<Vec<Index>> = inodes.into_values().filter(|g| g.len() > 1).collect();
-    scan.classify_together(&groups, layout);
-    // In a directory of secrets every name is one.
-    for (skip, dir) in scan.skipped.iter_mut().zip(skipped_in) {
-        if dir != NONE && scan.tree.node(dir).archive == Archive::Secrets {
-            skip.archive = Archive::Secrets;
-        }
-    }
     scan.link_names(groups);
+    scan.classify_together(layout);
     scan.tree.shrink();
     scan.looks.shrink_to_fit();
     Ok(scan)
@@ -166,9 +164,9 @@ impl Scan {
     }
 
     /// One secret name makes all names of a file secret; a directory that holds only secrets is one, and so is a link to
-    /// one.
-    fn classify_together(&mut self, groups: &[Vec<Index>], layout: &Layout) {
-        for group in groups {
+    /// one. To be called again when more was found to be secret.
+    pub fn classify_together(&mut self, layout: &Layout) {
+        for group in self.groups.values() {
             if group.iter().any(|i| self.tree.node(*i).archive == Archive::Secrets) {
                 for i in group {
                     self.tree.node_mut(*i).archive = Archive::Secrets;
@@ -181,6 +179,12 @@ impl Scan {
             self.secret_directories();
             if !self.secret_links(&children, layout) {
                 break;
+            }
+        }
+        // In a directory of secrets every name is one.
+        for (skip, dir) in self.skipped.iter_mut().zip(&self.skipped_in) {
+            if *dir != NONE && self.tree.node(*dir).archive == Archive::Secrets {
+                skip.archive = Archive::Secrets;
             }
         }
     }
@@ -269,6 +273,14 @@ impl Scan {
                 self.file_of.insert(*i, group[0]);
             }
             self.groups.insert(group[0], group);
+        }
+    }
+
+    /// Whether the user's own rules call a file state, under any of its names.
+    pub fn is_fixed(&self, index: Index) -> bool {
+        match self.groups.get(&index) {
+            Some(names) => names.iter().any(|name| self.fixed.contains(name)),
+            None => self.fixed.contains(&index),
         }
     }
 

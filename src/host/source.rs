@@ -93,6 +93,19 @@ pub fn open(root: &Root, archive_path: &[u8], names: &mut Names) -> Result<Sourc
     Ok(SourceFile { file, stat, entry, stored })
 }
 
+/// Opens `path` below the root for a look at its bytes, and tells its `stat`.
+///
+/// # Errors
+/// [`NoFile`].
+pub fn open_bytes(root: &Root, archive_path: &[u8]) -> Result<(File, Stat), NoFile> {
+    let fd = at::open_file(root.base().as_fd(), &root.below(archive_path)).map_err(classify)?;
+    let stat = fstat(&fd).map_err(classify)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(NoFile::Vanished);
+    }
+    Ok((File::from(fd), stat))
+}
+
 /// Tells what is gone from what cannot be read.
 pub fn classify(e: Errno) -> NoFile {
     match e {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Delta, Entry, Kind, Owner, Time};
 use super::path;
+use super::secret_notes::SecretNotes;
 use crate::error::{Error, Result};
 
 /// The version this program writes and reads.
@@ -51,6 +52,8 @@ pub struct Header {
     pub databases: Vec<Database>,
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretNotes>,
     pub volumes: Vec<VolumePlace>,
     pub frames: Vec<Frame>,
 }

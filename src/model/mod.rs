@@ -34,6 +34,7 @@ pub mod prune;
 pub mod receipt;
 pub mod record;
 pub mod roles;
+pub mod secret_notes;
 pub mod store_key;
 pub mod sweep;
 pub mod tiers;

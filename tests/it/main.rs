@@ -26,6 +26,9 @@ mod scan;
 /// The content rule against a labelled set.
 mod labelled;
 
+/// What is secret by its content, and values that leak.
+mod content;
+
 /// What is secret stays in its bundle.
 mod secrets;
 

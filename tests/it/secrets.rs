@@ -21,12 +21,12 @@ fn plant(machine: &Machine, path: &str) {
     machine.write(path, format!("key = {VALUE}\n"));
 }
 
-fn holds(bytes: &[u8], what: &str) -> bool {
+pub fn holds(bytes: &[u8], what: &str) -> bool {
     bytes.windows(what.len()).any(|w| w == what.as_bytes())
 }
 
 /// Refuses a word in the state archive, and shows where it stands.
-fn absent(state: &[u8], word: &str) {
+pub fn absent(state: &[u8], word: &str) {
     if let Some(at) = state.windows(word.len()).position(|w| w == word.as_bytes()) {
         let around = &state[at.saturating_sub(200)..(at + 100).min(state.len())];
         panic!("{word} is in the state archive: {}", String::from_utf8_lossy(around));
@@ -34,7 +34,7 @@ fn absent(state: &[u8], word: &str) {
 }
 
 /// Everything in the objects of one kind of archive, opened: tars and manifests.
-fn opened(machine: &Machine, which: Which, below: &str) -> Vec<u8> {
+pub fn opened(machine: &Machine, which: Which, below: &str) -> Vec<u8> {
     let kit = Kit::parse(&std::fs::read_to_string(machine.kit()).unwrap()).unwrap();
     let identities = Identities::parse(kit.identities(which)).unwrap();
     let mut out = Vec::new();

@@ -28,8 +28,6 @@ pub(super) struct Walked {
     pub(super) scan: Scan,
     /// Names of each file that has several.
     pub(super) inodes: HashMap<Identity, Vec<Index>>,
-    /// For each skip the directory it was found in.
-    pub(super) skipped_in: Vec<Index>,
 }
 
 /// Walks all sources.
@@ -332,6 +330,10 @@ impl<'a> Walker<'a> {
             self.found.scan.tree.set_plain(index, metadata::mode(&stat), owner, metadata::mtime(&stat));
             if kind == Kind::File {
                 self.found.scan.tree.node_mut(index).size = u64::try_from(stat.st_size).unwrap_or(0);
+                // The content rule may speak only where nothing else did.
+                if archive == Archive::State && decision.reason.is_some() {
+                    self.found.scan.fixed.insert(index);
+                }
             }
         }
         let look = Look::of(&stat, self.now, self.settled);
@@ -395,14 +397,15 @@ fn join(found: Vec<Found>) -> Walked {
         }
     }
     let place = |(walker, index): Place| places[walker][index as usize];
-    let (mut inodes, mut skipped_in): (HashMap<Identity, Vec<Index>>, Vec<Index>) = (HashMap::new(), Vec::new());
+    let mut inodes: HashMap<Identity, Vec<Index>> = HashMap::new();
     for (walker, found) in found.into_iter().enumerate() {
         let theirs = found.scan;
         scan.roots.extend(theirs.roots.into_iter().map(|(index, source)| (place((walker, index)), source)));
         scan.devices.extend(theirs.devices.into_iter().map(|(index, device)| (place((walker, index)), device)));
         scan.skipped.extend(theirs.skipped);
         scan.vanished += theirs.vanished;
-        skipped_in.extend(found.skipped_in.into_iter().map(|dir| dir.map_or(NONE, place)));
+        scan.skipped_in.extend(found.skipped_in.into_iter().map(|dir| dir.map_or(NONE, place)));
+        scan.fixed.extend(theirs.fixed.into_iter().map(|index| place((walker, index))));
         for (identity, names) in found.inodes {
             inodes.entry(identity).or_default().extend(names.into_iter().map(|index| place((walker, index))));
         }
@@ -410,7 +413,7 @@ fn join(found: Vec<Found>) -> Walked {
             scan.tree.set_entry(place(dir), &entry);
         }
     }
-    Walked { scan, inodes, skipped_in }
+    Walked { scan, inodes }
 }
 
 /// Where in the walk an entry is.

@@ -55,6 +55,14 @@ pub fn is_text(head: &[u8]) -> bool {
     !head[..head.len().min(PROBE_BYTES)].contains(&0)
 }
 
+/// What tells these rules from others: a file that they cleared has to be looked into again when this changes. In hex.
+pub fn version() -> String {
+    let mut hasher = blake3::Hasher::new();
+    // What is not in the file is in the program.
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes()).update(rules::TEXT.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
 /// The rules that look for tokens of a service, by name, and the service.
 pub fn services() -> impl Iterator<Item = (&'static str, &'static str)> {
     RULES.services.iter().map(|(name, service)| (name.as_str(), service.as_str()))

@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::pair;
 use super::shape::{GRAM_BYTES, Shape};
 
+/// The file.
+pub(super) const TEXT: &str = include_str!("rules.toml");
+
 /// The rules as they stand in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,8 +99,7 @@ const SLOT_SHIFT: u32 = 4;
 
 /// The rules that are compiled in.
 pub(super) static RULES: LazyLock<Rules> = LazyLock::new(|| {
-    let listed: Listed =
-        toml::from_str(include_str!("rules.toml")).expect("the shipped rules parse: a test reads them");
+    let listed: Listed = toml::from_str(TEXT).expect("the shipped rules parse: a test reads them");
     Rules::new(listed)
 });
 
