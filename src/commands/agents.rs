@@ -36,8 +36,10 @@ pub fn check_homes(world: &World, archives: &[Opened], layout: &Layout) -> Resul
             let home = roots.iter().find(|root| root.id == other.home_id());
             if home.is_some_and(|home| home.path.as_os_str().as_bytes() == disk) {
                 let (disk, here, there) = (printable(&disk), &other.title, &preset.title);
-                return Err(Error::failed(format!("{disk} is the home of {here} here, and of {there} in the snapshot"))
-                    .hint("restore with --target DIR, and move what is wanted; nothing was changed"));
+                return Err(Error::failed(format!(
+                    "{disk} is the home of {here} here, and of {there} in the snapshot"
+                ))
+                .hint("restore with --target DIR, and move what is wanted; nothing was changed"));
             }
         }
     }
