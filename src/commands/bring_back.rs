@@ -12,7 +12,7 @@ use super::opened::{Opened, check_together, overridden};
 use super::{Event, Events, bytes_text};
 use crate::error::{At as _, Error, Result};
 use crate::host::compare::{Fate, LinksAbove, Look, case_collisions, compare, free_bytes, leave, nearest_directory};
-use crate::host::extract::{Extractor, Limits, failed};
+use crate::host::extract::{Extractor, Limits, apply, failed, is_finished};
 use crate::host::links::{self, LinkTarget};
 use crate::host::metadata::Ids;
 use crate::host::place::{How, Replace, place};
@@ -307,16 +307,22 @@ impl<'a> Plan<'a> {
         if let Some(target) = self.goal.target {
             private_dir(target)?;
         }
-        let stages: Vec<Stage> = self.stage_parents.iter().map(|p| Stage::open(p)).collect::<Result<_>>()?;
-        self.check_space(&stages)?;
+        let mut stages: Vec<Stage> = self.stage_parents.iter().map(|p| Stage::open(p)).collect::<Result<_>>()?;
+        if stages.iter().any(Stage::has_old) {
+            events(Event::Detail("what a restore that was interrupted had finished is taken over".to_owned()));
+        }
+        let taken: Vec<Vec<bool>> =
+            self.parts.iter().map(|part| part.take_over(&stages, world, limits)).collect::<Result<_>>()?;
+        stages.iter_mut().for_each(Stage::forget_old);
+        self.check_space(&stages, &taken)?;
         for stage in &stages {
             self.check_case(stage)?;
         }
         std::thread::scope(|scope| {
             let proof = scope.spawn(|| self.parts.iter().try_for_each(|part| part.archive.check_digest()));
-            for part in &self.parts {
+            for (part, taken) in self.parts.iter().zip(&taken) {
                 part.directories(&stages)?;
-                part.files(&stages, world, store, limits, events)?;
+                part.files(&stages, taken, world, store, limits, events)?;
             }
             for part in &self.parts {
                 part.links(&stages, &self.goal.layout, limits)?;
@@ -362,11 +368,11 @@ impl<'a> Plan<'a> {
         out
     }
 
-    fn check_space(&self, stages: &[Stage]) -> Result<()> {
+    fn check_space(&self, stages: &[Stage], taken: &[Vec<bool>]) -> Result<()> {
         let mut needed = vec![0u64; stages.len()];
-        for part in &self.parts {
+        for (part, taken) in self.parts.iter().zip(taken) {
             let tree = &part.archive.tree;
-            for i in tree.indices().filter(|i| matches!(part.fates[*i as usize], Fate::New | Fate::Differs)) {
+            for i in tree.indices().filter(|i| part.todo(*i) && !taken[*i as usize]) {
                 let stage = part.stage[i as usize] as usize;
                 if let Some(needed) = needed.get_mut(stage) {
                     // What a delta claims to extend a file by counts like content: a few bytes must not make terabytes.
@@ -448,17 +454,41 @@ impl Part<'_> {
         Ok(())
     }
 
+    /// Takes over the files that a restore had finished before it died, by entry: what is the right content need not be
+    /// read from the store again.
+    fn take_over(&self, stages: &[Stage], world: &World, limits: &Limits) -> Result<Vec<bool>> {
+        let tree = &self.archive.tree;
+        let mut out = vec![false; tree.len()];
+        if !stages.iter().any(Stage::has_old) {
+            return Ok(out);
+        }
+        let mut ids = Ids::default();
+        for i in tree.indices().filter(|i| tree.node(*i).kind == Kind::File) {
+            let Some(stage) = self.stage_of(stages, i) else { continue };
+            world.check_stop()?;
+            let (path, entry) = (tree.path(i), tree.entry(i));
+            let owner = ids.of(&entry.owner);
+            let is_right = |file: &std::fs::File| {
+                is_finished(file, &entry) && apply(file, &entry, tree.node(i).archive, owner, limits).is_ok()
+            };
+            let taken = stage.take_over(&path, &is_right);
+            out[i as usize] = taken.map_err(|e| failed("take over", &path, e.into()))?;
+        }
+        Ok(out)
+    }
+
     /// Reads the volumes on all cores and writes their files.
     fn files(
         &self,
         stages: &[Stage],
+        taken: &[bool],
         world: &World,
         store: &Store,
         limits: &Limits,
         events: &mut Events<'_>,
     ) -> Result<()> {
         let Opened { tree, holders, members, .. } = self.archive;
-        let stage_of = |i: Index| self.stage_of(stages, i);
+        let stage_of = |i: Index| self.stage_of(stages, i).filter(|_| !taken[i as usize]);
         let extractor = Extractor::new(tree, holders, members.len(), &stage_of, limits);
         extractor.begin()?;
         // Incrementals are small and first, the full is from the end: databases come last in an archive, and when the last

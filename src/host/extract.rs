@@ -389,6 +389,16 @@ pub fn failed(verb: &str, path: &[u8], e: std::io::Error) -> Error {
     }
 }
 
+/// Whether a file is one that an earlier restore had finished: its time is set when all is written, but what reached the
+/// disk before a crash only its digest tells.
+pub fn is_finished(file: &File, entry: &Entry) -> bool {
+    let same =
+        |stat: rustix::fs::Stat| u64::try_from(stat.st_size) == Ok(entry.size) && metadata::mtime(&stat) == entry.mtime;
+    let mut hasher = blake3::Hasher::new();
+    fstat(file).is_ok_and(same)
+        && hasher.update_reader(file).is_ok_and(|hasher| *hasher.finalize().as_bytes() == entry.blake3)
+}
+
 /// Gives an open file or directory its owner, mode, attributes and time; what the target refuses is counted. What is as
 /// recorded is not touched, so that doing it twice changes nothing.
 ///

@@ -1,17 +1,20 @@
 //! Where a restore builds what it brings back: a private directory on the target's own file system, so that everything
 //! can appear by rename.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, mkdirat, openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, mkdirat, openat, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use super::at;
 use crate::error::{At as _, Error, Result};
+use crate::model::path::{file_name, parent};
 
 /// What names of such directories begin with.
 pub(super) const PREFIX: &str = ".lifeboat-restore-";
@@ -20,15 +23,23 @@ pub(super) const PREFIX: &str = ".lifeboat-restore-";
 pub struct Stage {
     path: PathBuf,
     fd: OwnedFd,
+    /// What dead restores left beside it, locked: finished files are taken over from there.
+    old: Vec<Old>,
+}
+
+/// The staging directory of a restore that died.
+struct Old {
+    path: PathBuf,
+    fd: OwnedFd,
 }
 
 impl Stage {
-    /// Makes one in `parent`, and removes those that dead restores left there.
+    /// Makes one in `parent`, and takes hold of those that dead restores left there.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn open(parent: &Path) -> Result<Stage> {
-        remove_dead(parent);
+        let old = dead(parent);
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|e| Error::failed("no random numbers to be had").because(e))?;
         let path = parent.join(format!("{PREFIX}{:08x}", u32::from_le_bytes(random)));
@@ -40,7 +51,7 @@ impl Stage {
         rustix::fs::fremovexattr(&fd, "system.posix_acl_default").unwrap_or(());
         // Unsupported locks cost only the tidying up after a crash.
         flock(&fd, FlockOperation::NonBlockingLockExclusive).unwrap_or(());
-        Ok(Stage { path, fd })
+        Ok(Stage { path, fd, old })
     }
 
     /// Where it is.
@@ -94,6 +105,39 @@ impl Stage {
         at::with(self.fd(), archive_path, |fd, path| openat(fd, path, flags, Mode::empty()))
     }
 
+    /// Whether a dead restore left something that may be taken over.
+    pub fn has_old(&self) -> bool {
+        !self.old.is_empty()
+    }
+
+    /// Takes over the file of an archive path from what a dead restore left, if `is_right` says that it is the one. No
+    /// symbolic link is followed on the way: what a link leads to belongs to somebody else.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn take_over(&self, archive_path: &[u8], is_right: &dyn Fn(&File) -> bool) -> Result<bool, Errno> {
+        let (dir, name) = (parent(archive_path).unwrap_or_default(), file_name(archive_path));
+        for old in &self.old {
+            let Ok(from) = at::open_dir_strict(old.fd.as_fd(), dir) else { continue };
+            let Ok(file) = at::open_file(from.as_fd(), name) else { continue };
+            let stat = fstat(&file)?;
+            // A file with further names may be in place somewhere already.
+            if !FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_nlink != 1 || !is_right(&File::from(file)) {
+                continue;
+            }
+            self.make_dirs(dir)?;
+            let to = at::open_dir_strict(self.fd(), dir)?;
+            renameat(&from, name, &to, name)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Removes what is left of dead restores.
+    pub fn forget_old(&mut self) {
+        self.old.drain(..).for_each(|old| remove_tree(&old.path));
+    }
+
     /// Whether names that differ only in case are the same name here.
     ///
     /// # Errors
@@ -108,6 +152,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        self.forget_old();
         remove_tree(&self.path);
     }
 }
@@ -157,15 +202,27 @@ fn is_dir(dir: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode).is_dir())
 }
 
-fn remove_dead(parent: &Path) {
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
+/// The staging directories in `parent` whose owners are dead, locked. What is not this user's own, or open to others,
+/// is nothing to take files from, and goes at once.
+fn dead(parent: &Path) -> Vec<Old> {
+    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
+    let mut out = Vec::new();
     for entry in entries.flatten() {
-        let dead = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes())
-            && entry.file_type().is_ok_and(|t| t.is_dir())
-            && at::open_root(&entry.path())
-                .is_ok_and(|fd| flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if dead {
-            remove_tree(&entry.path());
+        let named = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        if !named || !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(fd) = at::open_root(&path) else { continue };
+        if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        let own = |s: rustix::fs::Stat| s.st_uid == rustix::process::geteuid().as_raw() && s.st_mode & 0o077 == 0;
+        if fstat(&fd).is_ok_and(own) {
+            out.push(Old { path, fd });
+        } else {
+            remove_tree(&path);
         }
     }
+    out
 }

@@ -1,7 +1,7 @@
 //! Reading the entries of a manifest: what each must be, and the tree that they make.
 
 use super::entry::{Entry, Kind};
-use super::manifest::{Counts, Header, parse_entry};
+use super::manifest::{Counts, Header};
 use super::path;
 use super::store_key::Archive;
 use super::tree::{Children, Index, NONE, Tree};
@@ -188,14 +188,13 @@ impl Loader {
         Loader { checker: Checker::new(header), growing: Growing::new(archive) }
     }
 
-    /// Takes the next line.
+    /// Takes the next entry.
     ///
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged), naming the entry and the rule it breaks.
-    pub fn line(&mut self, line: &[u8]) -> Result<()> {
-        let (path, entry) = parse_entry(line)?;
-        self.checker.entry(&path, &entry)?;
-        self.growing.push(path, &entry)?;
+    pub fn entry(&mut self, path: Vec<u8>, entry: &Entry) -> Result<()> {
+        self.checker.entry(&path, entry)?;
+        self.growing.push(path, entry)?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Manifests as objects: lines in zstd in age.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 
@@ -158,8 +159,8 @@ fn truncated(name: &str, e: std::io::Error) -> Error {
     Error::damaged(format!("{name} is truncated or altered")).because(e)
 }
 
-fn lines<'a>(name: &str, plain: impl Read + 'a) -> Result<LineReader<Plain<'a>>> {
-    let plain: Box<dyn Read + 'a> = Box::new(plain);
+fn lines<'a>(name: &str, plain: impl Read + Send + 'a) -> Result<LineReader<Plain<'a>>> {
+    let plain: Box<dyn Read + Send + 'a> = Box::new(plain);
     let mut zstd = zstd::stream::read::Decoder::new(plain).map_err(|e| truncated(name, e))?;
     // 2^27 is what stock zstd accepts without a flag.
     zstd.window_log_max(27).map_err(|e| truncated(name, e))?;
@@ -167,9 +168,22 @@ fn lines<'a>(name: &str, plain: impl Read + 'a) -> Result<LineReader<Plain<'a>>>
 }
 
 /// The lines of a manifest, out of zstd, out of age.
-type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dyn Read + 'a>>>>;
+type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dyn Read + Send + 'a>>>>;
 
 impl LineReader<Plain<'_>> {
+    /// Gives all lines in batches, while `each` wants more, and reads to the end.
+    fn batches(mut self, each: &mut dyn FnMut(Batch) -> bool) -> Result<()> {
+        let mut batch = Batch::default();
+        while self.next(LINE_BYTES_MAX)? {
+            batch.bytes.extend_from_slice(&self.line);
+            batch.ends.push(batch.bytes.len());
+            if batch.bytes.len() >= BATCH_BYTES && !each(std::mem::take(&mut batch)) {
+                return Ok(());
+            }
+        }
+        if each(batch) { self.drain() } else { Ok(()) }
+    }
+
     /// Reads to age's last chunk, which proves that nothing was cut off.
     fn drain(self) -> Result<()> {
         let mut plain = self.input.into_inner().finish();
@@ -192,14 +206,52 @@ pub fn read_header(name: &str, sealed: &[u8], identities: &Identities) -> Result
 /// [`Kind::NoIdentity`](crate::Kind::NoIdentity), [`Kind::Damaged`](crate::Kind::Damaged), and what
 /// [`Header::parse`] and [`Loader`] refuse.
 pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive) -> Result<(Header, Tree)> {
-    let (header, mut lines) = begin(name, sealed, identities, archive)?;
+    let (header, lines) = begin(name, sealed, identities, archive)?;
     let mut loader = Loader::new(archive, &header);
-    while lines.next(LINE_BYTES_MAX)? {
-        loader.line(&lines.line)?;
-    }
-    lines.drain()?;
+    // A restore waits for this, so decompressing, parsing and building go side by side.
+    std::thread::scope(|scope| {
+        let (raw_out, raw_in) = sync_channel::<Result<Batch>>(BATCHES);
+        let (out, parsed) = sync_channel::<Result<Vec<(Vec<u8>, Entry)>>>(BATCHES);
+        // Whoever finds that nobody listens any more has nothing to tell: the error is known there.
+        scope.spawn(move || {
+            if let Err(e) = lines.batches(&mut |batch| raw_out.send(Ok(batch)).is_ok()) {
+                raw_out.send(Err(e)).unwrap_or(());
+            }
+        });
+        scope.spawn(move || {
+            for batch in raw_in {
+                let entries = batch.and_then(|batch| batch.lines().map(parse_entry).collect());
+                if out.send(entries).is_err() {
+                    break;
+                }
+            }
+        });
+        parsed
+            .into_iter()
+            .try_for_each(|batch| batch?.into_iter().try_for_each(|(path, entry)| loader.entry(path, &entry)))
+    })?;
     let tree = loader.finish()?;
     Ok((header, tree))
+}
+
+/// How many batches wait between two threads.
+const BATCHES: usize = 4;
+
+/// Bytes after which a batch of lines is full.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// Some lines of a manifest, one behind the other.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
 }
 
 /// Reads the object `sealed` entry by entry: a chain's manifests are merged without holding any of them whole. Whoever

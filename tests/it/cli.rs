@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -322,6 +322,41 @@ fn a_closed_pipe_is_no_failure() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn looking_from_the_command_line() {
+    let machine = machine();
+    machine.backup();
+    let kit = ["--identity", "home/lifeboat-key.txt"];
+    let run = |args: &[&str]| run(&machine, &[args, &kit[..]].concat());
+    let notes = "home/agent/notes.md";
+    assert_eq!(run(&["cat", "latest", notes]).stdout, b"remember this");
+    let tar = run(&["dump", "latest", notes]).stdout;
+    assert!(tar.len() >= 2048 && tar.len() % 512 == 0);
+    for args in
+        [&["ls"][..], &["find", "*.md"], &["find", "--all", "*.md"], &["diff", "latest", "latest"], &["log", notes]]
+    {
+        let output = run(&[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(object.is_object() && text(&output.stdout).lines().count() == 1, "{args:?}");
+        assert!(!text(&output.stdout).contains(".env"), "{args:?}");
+    }
+    assert!(fails(&machine, 10, &[&["ls", "latest", "home/agent/.env"], &kit[..]].concat()).contains("--secrets"));
+    assert_eq!(run(&["cat", "latest", "home/agent/.env", "--secrets"]).stdout, b"KEY=fake");
+    // Bytes cannot be told as JSON.
+    assert_eq!(run(&["cat", "latest", notes, "--json"]).status.code(), Some(2));
+    // Old scripts have the snapshot behind a plain --overwrite.
+    machine.write("agent/notes.md", "forget this");
+    assert_eq!(run(&["restore", "--overwrite=never", "latest"]).status.code(), Some(0));
+    assert_eq!(std::fs::read(machine.home("agent/notes.md")).unwrap(), b"forget this");
+    assert_eq!(run(&["restore", "--overwrite", "latest"]).status.code(), Some(0));
+    assert_eq!(std::fs::read(machine.home("agent/notes.md")).unwrap(), b"remember this");
+    for command in ["ls", "cat", "dump", "find", "diff", "log"] {
+        let help = text(&run(&[command, "--help"]).stdout);
+        assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+    }
+}
+
 /// Waits for something, then interrupts the program and gives its exit code.
 fn interrupt(mut child: Child, ready: impl Fn() -> bool) -> Option<i32> {
     let begun = Instant::now();
@@ -408,4 +443,55 @@ fn a_killed_restore_is_tidied_up_by_the_next() {
     assert_eq!(run(&machine, &args).status.code(), Some(0));
     let names: Vec<_> = std::fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["home"]);
+}
+
+/// What a killed restore had finished is taken over; what only looks like it is not, and no link is followed.
+#[test]
+fn a_killed_restore_is_gone_on_with() {
+    use lifeboat::commands::restore;
+    let mut machine = large();
+    machine.write("agent/d/inside", "inside");
+    machine.backup();
+    let whole = machine.target("whole");
+    machine.restore(&whole);
+    let (target, outside) = (machine.target("t"), machine.target("outside"));
+    let dead = target.join(".lifeboat-restore-0badcafe");
+    let agent = dead.join("home/agent");
+    std::fs::create_dir_all(&agent).unwrap();
+    std::fs::set_permissions(&dead, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let names: Vec<_> = std::fs::read_dir(whole.join("home/agent")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut noise: Vec<_> = names.iter().filter(|n| n.to_str().unwrap().starts_with("noise-")).collect();
+    noise.sort();
+    for name in &noise {
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .arg(whole.join("home/agent").join(name))
+                .arg(&agent)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    // One that was cut off by a crash, with its time, and a directory that is a link.
+    let torn = agent.join(noise[0]);
+    let (time, length) = (torn.metadata().unwrap().modified().unwrap(), torn.metadata().unwrap().len());
+    let file = std::fs::File::create(&torn).unwrap();
+    file.set_len(length).unwrap();
+    file.set_modified(time).unwrap();
+    assert!(Command::new("cp").arg("-a").arg(whole.join("home/agent/d")).arg(&outside).status().unwrap().success());
+    std::os::unix::fs::symlink(&outside, agent.join("d")).unwrap();
+    let stored: u64 = machine.list().snapshots.iter().map(|r| r.stored).sum();
+    let args = restore::Args { identity: Some(machine.kit()), target: Some(target.clone()), ..Default::default() };
+    let (read, _) = crate::look::read_by(&mut machine, |m| {
+        restore::run(&m.world, &args, &mut |_| {}).unwrap();
+    });
+    assert!(read > 0 && read < stored / 2, "{read} of {stored}");
+    for name in noise {
+        let read = |dir: &std::path::Path| std::fs::read(dir.join("home/agent").join(name)).unwrap();
+        assert!(read(&whole) == read(&target), "{}", name.display());
+    }
+    assert_eq!(std::fs::read(outside.join("inside")).unwrap(), b"inside");
+    assert_eq!(std::fs::read(target.join("home/agent/d/inside")).unwrap(), b"inside");
+    assert!(!dead.exists());
 }

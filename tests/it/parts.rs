@@ -117,6 +117,40 @@ fn what_becomes_of_what_differs() {
     assert_eq!(inode("agent/notes.md"), inode("agent/skills/notes.md"));
 }
 
+/// What a person has to do before an agent starts, and whose home it is.
+#[test]
+fn agents_homes() {
+    use lifeboat::commands::init;
+    let mut machine = Machine::new();
+    machine.write(".hermes/config.yaml", "model: x");
+    machine.write(".hermes/SOUL.md", "kind");
+    machine.write(".hermes/cron/jobs.json", "{\"jobs\":[]}");
+    let args = init::Args { presets: vec!["hermes".to_owned()], sealed: true, ..init::Args::default() };
+    init::run(&machine.world, &args, &mut |_| {}).unwrap();
+    machine.backup();
+    // What is there already starts nothing anew.
+    assert_eq!(in_place(&machine, |_| {}).unwrap().after, Vec::<String>::new());
+    let part = |glob: &str, target: &str| {
+        let target = machine.target(target);
+        machine.try_restore(&target, |a| a.paths = vec![glob.to_owned()]).unwrap().0.after
+    };
+    assert_eq!(part("SOUL.md", "one"), Vec::<String>::new());
+    assert!(part("jobs.json", "two")[0].contains("cron jobs run as soon as the gateway does"));
+    let all = machine.restore(&machine.target("three"));
+    assert!(all.after[0].contains("stop the gateway on the old machine"), "{:?}", all.after);
+    assert!(all.text().contains("before an agent starts:\n  Hermes Agent: stop the gateway"), "{}", all.text());
+
+    std::fs::remove_dir_all(machine.home(".hermes")).unwrap();
+    machine.world.env.insert("OPENCLAW_STATE_DIR".into(), machine.home(".hermes").into());
+    let e = in_place(&machine, |_| {}).unwrap_err();
+    assert!(e.to_string().contains("is the home of OpenClaw here, and of Hermes Agent in the snapshot"), "{e}");
+    assert!(!machine.home(".hermes").exists());
+    machine.restore(&machine.target("four"));
+    machine.world.env.remove(std::ffi::OsStr::new("OPENCLAW_STATE_DIR"));
+    in_place(&machine, |_| {}).unwrap();
+    assert!(machine.home(".hermes/SOUL.md").exists());
+}
+
 /// What is there and matches is not read from the store again, and a part costs its frames alone.
 #[test]
 fn only_what_is_lacking_is_read() {
