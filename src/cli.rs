@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, init, keys, lifecycle, list, prune, restore, rotate, secrets};
+use crate::commands::{backup, doctor, init, keys, lifecycle, list, prune, restore, rotate, secrets};
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
@@ -17,7 +17,7 @@ use crate::output::{self, Printer, Voice};
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 written or restored but incomplete, 4 damage found,
 10 store, source or configuration missing, 11 another run holds the lock, 12 no identity opens it,
-130 interrupted. Treat any other as failed.";
+13 archived by the cloud, 130 interrupted. Treat any other as failed.";
 
 /// Encrypted, signed backups of an AI agent's home: state and secrets apart, restorable with age, zstd and tar alone
 #[derive(Parser)]
@@ -59,6 +59,9 @@ enum Command {
     /// Bring a snapshot back, from kit and store alone
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Check configuration, keys, clock, store and rights, and say what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = PRUNE_HELP)]
     Prune(PruneArgs),
@@ -72,6 +75,14 @@ enum Command {
     #[command(after_help = SECRETS_HELP)]
     Secrets(SecretsArgs),
 }
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  lifeboat doctor
+  lifeboat doctor --attack                       what could a thief do with this host's credential?
+
+Without --attack nothing is changed. With it, one small object stays on the store, below `doctor/`.
+Exit codes: 0 all is well, 1 failed, 3 something is to be put right, 10 configuration missing.";
 
 const INIT_HELP: &str = "\
 Examples:
@@ -117,7 +128,8 @@ Examples:
   lifeboat restore --secrets-only --overwrite                the newest keys
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
-10 store or snapshot missing, 12 no identity opens it, 130 interrupted.";
+10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
+130 interrupted.";
 
 const PRUNE_HELP: &str = "\
 Removes whole snapshots whose life is over and that no other needs, bundles likewise, and what interrupted runs left a
@@ -303,7 +315,7 @@ struct CheckKitArgs {
 
 #[derive(Args)]
 struct InitArgs {
-    /// Where backups go: a directory or file:///directory [default: ~/.local/share/lifeboat/store]
+    /// Where backups go: a directory, s3://BUCKET/PREFIX, gs:// or az:// [default: ~/.local/share/lifeboat/store]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Name of the series [default: the host's name]
@@ -393,6 +405,13 @@ struct RestoreArgs {
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Args)]
+struct DoctorArgs {
+    /// Try to overwrite, read, list, delete and change the lifecycle, on an object made for it
+    #[arg(long)]
+    attack: bool,
 }
 
 #[derive(Args)]
@@ -491,6 +510,11 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             let ListArgs { all, store, name, identity } = a;
             let args = list::Args { all, store, name, identity };
             let result = list::run(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        Command::Doctor(a) => {
+            let args = doctor::Args { attack: a.attack };
+            let result = doctor::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         Command::Restore(a) => {

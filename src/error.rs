@@ -20,6 +20,8 @@ pub enum Kind {
     Locked,
     /// No identity at hand opens the archive: 12.
     NoIdentity,
+    /// An object lies in a cloud's archive and must be warmed up before it can be read: 13.
+    Archived,
     /// Stopped by a signal: 130.
     Interrupted,
 }
@@ -35,6 +37,7 @@ impl Kind {
             Kind::NotThere => 10,
             Kind::Locked => 11,
             Kind::NoIdentity => 12,
+            Kind::Archived => 13,
             Kind::Interrupted => 130,
         }
     }
@@ -49,6 +52,7 @@ impl Kind {
             Kind::NotThere => "not_there",
             Kind::Locked => "locked",
             Kind::NoIdentity => "no_identity",
+            Kind::Archived => "archived",
             Kind::Interrupted => "interrupted",
         }
     }

@@ -13,7 +13,7 @@ use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -314,6 +314,7 @@ fn preview(found: &Scan, args: &Args, done: &mut Done) {
 
 /// First the secrets, so that the state's commit can name their bundle.
 fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+    roots::check(run, found, args.rehash)?;
     let mut lineage = Lineage::of(run, events)?;
     let sweeping = Sweeping::default();
     let (judged, before) = decide(run, args, found, &sweeping, events)?;

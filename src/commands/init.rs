@@ -13,7 +13,7 @@ use crate::error::{At as _, Error, Result};
 use crate::host::keyring;
 use crate::host::private_file::{read_private_file, write_private_file};
 use crate::host::prompt;
-use crate::host::store::{Access, Put, Store};
+use crate::host::store::{Access, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
 use crate::model::kit::{Kit, Opening, Which};
@@ -263,14 +263,14 @@ fn sources(world: &World, args: &Args) -> Result<Vec<Source>> {
 
 /// The URL that goes into configuration and kit: absolute, so that it means the same from everywhere.
 fn store_url(world: &World, named: Option<&str>) -> Result<String> {
-    let dir = match named {
-        Some(url) => crate::host::store::local_directory(url, &world.home)?,
-        None => world.default_store(),
-    };
-    let dir = dir.to_str().ok_or_else(|| Error::usage("the store's path is not UTF-8"))?;
-    url::Url::from_file_path(dir)
-        .map(|u| u.to_string())
-        .map_err(|()| Error::usage(format!("{} is no absolute path", printable(dir.as_bytes()))))
+    match named {
+        Some(url) => crate::host::store::canonical_url(world, url),
+        None => {
+            let dir = world.default_store();
+            let dir = dir.to_str().ok_or_else(|| Error::usage("the store's path is not UTF-8"))?;
+            crate::host::store::canonical_url(world, dir)
+        }
+    }
 }
 
 fn is_taken(series: &str) -> Error {
@@ -280,7 +280,11 @@ fn is_taken(series: &str) -> Error {
 
 /// Whether the name of the series belongs to another key.
 fn taken(store: &Store, series: &str, public: &PublicKey) -> Result<bool> {
-    let there = store.get_if_there(&public_key(series, 1), 4096)?;
+    let there = match store.get_if_there(&public_key(series, 1), 4096) {
+        // A credential that may only add cannot look; the create-only put then decides.
+        Err(e) if Store::is_refusal(&e) => None,
+        other => other?,
+    };
     Ok(there.is_some_and(|there| there != public.to_text().as_bytes()))
 }
 
@@ -294,9 +298,7 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
     put?;
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
         // Another version of lifeboat may have left its own; both describe the same format.
-        if store.get_if_there(name, 1 << 20)?.is_none() {
-            let _: Put = store.put(name, text.as_bytes().to_vec())?;
-        }
+        store.put_if_absent(name, text.as_bytes().to_vec())?;
     }
     Ok(())
 }
@@ -381,6 +383,7 @@ fn continue_series(
         None => sources(world, args)?,
     };
     claim(&store, &kit.series, &signing.public())?;
+    super::session::open_catalog(world, &kit.series)?.set_fact(super::lineage::CONTINUED, "by init")?;
     let kit = Kit { store: url, ..kit };
     finish(world, args, &kit, &signing, sources, what, Some(path), events)
 }

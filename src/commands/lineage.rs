@@ -18,12 +18,19 @@ use crate::stream::sign::SigningKey;
 const DAY_SECONDS: i64 = 86_400;
 /// Two runs that find snapshots of somebody else within so many seconds make two machines of one name.
 const TWICE_SECONDS: u64 = 7 * 86_400;
+/// How far the store's clock may be from this host's, in seconds.
+const CLOCK_SECONDS_MAX: u64 = 15 * 60;
+/// When all tiers were last listed, in Unix seconds.
+const LISTED: &str = "listed";
 /// When this host last found that its catalog is older than the store, in Unix seconds.
 const ROLLED_BACK: &str = "rolled back";
 /// When all of the parent's chain was last looked at, in Unix seconds.
 const CHAIN_CHECKED: &str = "chain checked";
 /// Who the last state archive was for.
 const RECIPIENTS: &str = "recipients";
+
+/// That `init` put this machine in the place of another one.
+pub const CONTINUED: &str = "continued";
 
 /// What came before: from the catalog, or, where that was lost, from what verifies on the store.
 pub struct Lineage {
@@ -44,6 +51,7 @@ impl Lineage {
     pub fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<Lineage> {
         if run.catalog.last_seq()?.is_some() {
             strangers(run, events)?;
+            check_clock(run)?;
             return Ok(Lineage {
                 last_seq: run.catalog.last_seq()?.unwrap_or(0),
                 state: run.catalog.newest(Archive::State)?,
@@ -61,9 +69,14 @@ impl Lineage {
                 Vec::new()
             }
         };
+        check_clock(run)?;
         let reference = |archive| snapshots::newest(&found, archive).and_then(Found::reference);
         let verified = || found.iter().filter_map(Found::verified);
         let fulls = verified().filter(|c| c.archive == Archive::State && c.parent.is_none());
+        let fulls: Vec<i64> = fulls.map(|c| c.id.unix_seconds()).collect();
+        let recent = fulls.iter().filter(|made| made.abs_diff(run.world.now()) < DAY_SECONDS.unsigned_abs()).count();
+        // Who was told to go on with the series is no container that forgets, unless there was another such today.
+        let expected = run.catalog.fact(CONTINUED)?.is_some() && recent < 2;
         let newest = [Archive::State, Archive::Secrets].into_iter().filter_map(|a| snapshots::newest(&found, a));
         let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, f.commit_sha256))).collect();
         run.catalog.adopt(&adopted)?;
@@ -71,7 +84,7 @@ impl Lineage {
             last_seq: verified().map(|c| c.seq).max().unwrap_or(0),
             state: reference(Archive::State),
             secrets: reference(Archive::Secrets),
-            foreign_full: fulls.map(|c| c.id.unix_seconds()).max(),
+            foreign_full: fulls.into_iter().max().filter(|_| !expected),
         })
     }
 
@@ -240,7 +253,20 @@ fn strangers(run: &Run<'_>, events: &mut Events<'_>) -> Result<()> {
     run.catalog.set_fact(ROLLED_BACK, &now.to_string())
 }
 
-/// State archives of this series that the catalog does not know and that may be newer than what it knows, judged.
+/// A clock that is wrong makes periods, lives and ids that are.
+fn check_clock(run: &Run<'_>) -> Result<()> {
+    match run.store.clock_ahead() {
+        Some(ahead) if ahead.unsigned_abs() > CLOCK_SECONDS_MAX => {
+            let (minutes, way) = (ahead.unsigned_abs() / 60, if ahead > 0 { "ahead of" } else { "behind" });
+            Err(Error::failed(format!("this machine's clock is {minutes} minutes {way} the store's"))
+                .hint("set the clock (`timedatectl set-ntp true`), then run the backup again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// State archives of this series that the catalog does not know and that may be newer than what it knows, judged. What
+/// another machine writes most often is of the finest tier; the others are listed once a day.
 fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let known = run.catalog.snapshots()?;
     let Some(newest) = known.iter().map(|k| k.past.id.unix_seconds()).max() else { return Ok(Vec::new()) };
@@ -248,7 +274,15 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let first = known.iter().map(|k| k.past.seq).min().unwrap_or(0);
     let key = SigningKey::public(run.key);
     let mut out = Vec::new();
-    for tier in run.store.list_directories("state")? {
+    let now = run.world.now();
+    let listed = run.catalog.fact(LISTED)?.and_then(|t| t.parse::<i64>().ok());
+    let all = listed.is_none_or(|listed| listed.abs_diff(now) >= DAY_SECONDS.unsigned_abs());
+    let tiers = if all {
+        run.store.list_directories("state")?
+    } else {
+        run.config.tiers.last().map(|tier| format!("state/{}", tier.name)).into_iter().collect()
+    };
+    for tier in tiers {
         for directory in run.store.list_directories(&format!("{tier}/{}", run.config.name))? {
             let Some((place, _)) = Place::parse(&format!("{directory}/{COMMIT}")) else { continue };
             // A name from the future proves nothing, and costs one look.
@@ -258,6 +292,9 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
                 out.extend(Some(found).filter(|f| f.verified().is_some_and(|c| c.seq > first)));
             }
         }
+    }
+    if all {
+        run.catalog.set_fact(LISTED, &now.to_string())?;
     }
     Ok(out)
 }

@@ -26,6 +26,9 @@ use crate::model::tree::{Index, NONE};
 /// smaller. In bytes.
 const SMALL_COPY_BYTES: u64 = 512;
 
+/// A file with holes that stores no more than this goes whole when it changes, since a delta knows of no holes. In bytes.
+const SPARSE_WHOLE_BYTES: u64 = 64 << 20;
+
 /// What is done about an entry that an incremental lists.
 #[derive(Debug)]
 pub enum Action {
@@ -468,8 +471,15 @@ impl Work<'_> {
         if !large {
             return Ok(Content::Whole { as_bytes });
         }
+        let has_holes = file.entry.extents.is_some() && file.stored <= SPARSE_WHOLE_BYTES;
         let Some((summary, patch)) = self.pass(index, file, Some(record))? else { return Ok(Content::Same) };
-        self.compared(index, record, summary, patch, as_bytes, None)
+        match self.compared(index, record, summary, patch, as_bytes, None)? {
+            Content::Made(made) if has_holes && made.patch.bytes > 0 => {
+                self.spool.drop_last(&made.patch)?;
+                Ok(Content::Whole { as_bytes })
+            }
+            content => Ok(content),
+        }
     }
 
     /// Something new: perhaps the parent's tree has its content under another name.

@@ -55,6 +55,9 @@ pub fn write_if_changed(
         events(Event::Detail("a source lies where a larger one was, so a full".to_owned()));
         decision = lineage.decide(run, true, events)?;
     }
+    if decision.answer.fills {
+        run.catalog.check()?;
+    }
     let seq = lineage.next_seq(run.world.now());
     // Told again by the next run, should this one fail: what it saw carries its own seq.
     let transaction = run.catalog.begin()?;

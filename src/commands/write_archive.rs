@@ -138,7 +138,7 @@ pub fn write<'a>(
     };
     let recipients = recipients(run.config, terms.archive)?;
     let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
-    let options = options(run.config, terms.archive, bytes);
+    let options = Options { uploads: run.store.uploads(), ..options(run.config, terms.archive, bytes) };
     let put = |name: &str, bytes: Bytes| {
         run.world.check_stop()?;
         run.store.put(&place.object(name), bytes).map(|_| ())
@@ -200,24 +200,8 @@ pub fn write<'a>(
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
     run.store.put_chunks(&place.object(MANIFEST), manifest)?;
-    if let Some(StateWork { places, changes, plan, transaction, .. }) = state {
-        let plan = plan.as_deref();
-        let seen = Seen {
-            scan,
-            places,
-            changes,
-            plan,
-            contents: outcome.contents.as_ref(),
-            databases: &outcome.database_entries,
-            seq: terms.seq,
-        };
-        seen.remember(run.catalog)?;
-        if plan.is_none_or(|plan| plan.changed) {
-            run.catalog.set_fact(LAST_CHANGE, &terms.seq.to_string())?;
-        }
-        // Before the commit: should that never be put, then what is known here is later than every parent, and is told
-        // again. After it, a crash in between would leave a parent whose content is not known.
-        transaction.commit()?;
+    if let Some(state) = state {
+        learn(run, scan, &outcome, state, terms.seq)?;
     }
     let commit = commit_of(run, terms, id, objects);
     let sha256 = commit_it(run, &place, &commit)?;
@@ -250,6 +234,20 @@ fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
             .hint("run the backup again with -v: it lists the files"));
     }
     Ok(())
+}
+
+/// The catalog learns what was seen.
+fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: StateWork<'_>, seq: u64) -> Result<()> {
+    let StateWork { places, changes, plan, transaction, .. } = state;
+    let plan = plan.as_deref();
+    let (contents, databases) = (outcome.contents.as_ref(), &outcome.database_entries);
+    Seen { scan, places, changes, plan, contents, databases, seq }.remember(run.catalog)?;
+    if plan.is_none_or(|plan| plan.changed) {
+        run.catalog.set_fact(LAST_CHANGE, &seq.to_string())?;
+    }
+    // Before the commit: should that never be put, then what is known here is later than every parent, and is told
+    // again. After it, a crash in between would leave a parent whose content is not known.
+    transaction.commit()
 }
 
 /// The fact under which the catalog keeps the seq of the last run that saw anything change.

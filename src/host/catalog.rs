@@ -124,6 +124,15 @@ impl Catalog {
         false
     }
 
+    /// Looks for damage that reading some of it would not show.
+    ///
+    /// # Errors
+    /// When there is some; [`Catalog::is_damage`] knows it.
+    pub fn check(&self) -> Result<()> {
+        let verdict: String = self.0.query_row("pragma quick_check(1)", [], |r| r.get(0)).map_err(failed)?;
+        if verdict == "ok" { Ok(()) } else { Err(cannot().because(Damaged)) }
+    }
+
     /// Begins the one transaction in which a run records what it saw.
     ///
     /// # Errors

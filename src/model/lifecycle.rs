@@ -70,6 +70,8 @@ impl Bucket {
             }
             _ => return Err(Error::usage(format!("no lifecycle is known for the store {shown}"))),
         };
+        // How the bucket is reached is nothing to its rules.
+        let rest = rest.split('?').next().unwrap_or_default();
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_end_matches('/');
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));

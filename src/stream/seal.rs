@@ -35,7 +35,10 @@ pub fn header_length(bytes: &[u8]) -> Option<usize> {
 /// # Errors
 /// [`Kind::NoIdentity`] when none of `identities` opens it, [`Kind::Damaged`] when it is no age file.
 pub fn open<R: BufRead>(mut sealed: R, identities: &Identities, what: &str) -> Result<impl Read + use<R>> {
-    let start = sealed.fill_buf().map_err(|e| Error::failed(format!("cannot read {what}")).because(e))?;
+    let start = sealed.fill_buf().map_err(|e| match e.downcast::<Error>() {
+        Ok(error) => error,
+        Err(e) => Error::failed(format!("cannot read {what}")).because(e),
+    })?;
     // age's parser has no limit of its own.
     if header_length(start).is_none() {
         return Err(Error::damaged(format!("{what} is not an age file")));
@@ -53,6 +56,11 @@ pub fn open<R: BufRead>(mut sealed: R, identities: &Identities, what: &str) -> R
 
 /// An error in the middle of an age file called `what`: damage, unless it came from the store itself.
 pub fn read_error(what: &str, e: std::io::Error) -> Error {
+    // A store that is far says what is wrong and what to do.
+    let e = match e.downcast::<Error>() {
+        Ok(error) => return error,
+        Err(e) => e,
+    };
     match e.kind() {
         std::io::ErrorKind::Other => Error::failed(format!("cannot read {what}")).because(e),
         _ => Error::damaged(format!("{what} is truncated or altered")).because(e),

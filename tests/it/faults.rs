@@ -436,6 +436,37 @@ fn a_restore_fails() {
     });
 }
 
+/// What a run saw and could not commit is told by the next one, though by then nothing changes any more.
+#[test]
+fn what_a_failed_run_saw_is_told_by_the_next() {
+    let prepare = || {
+        let mut machine = Machine::new();
+        // A clock ahead of the files', so that `stat` is believed.
+        machine.world.fixed_now = Some(NOW + 60 * 86_400);
+        fill(&machine, "first");
+        machine.write("agent/gone.md", "soon");
+        machine.init(&["agent"]);
+        machine.backup();
+        std::thread::sleep(Duration::from_millis(12));
+        fill(&machine, "second");
+        std::fs::remove_file(machine.home("agent/gone.md")).unwrap();
+        machine.world.fixed_now = Some(NOW + 60 * 86_400 + 900);
+        machine
+    };
+    each_fault(false, prepare, |machine, plan, wrap| {
+        let what = format!("{plan:?}");
+        drop(wrap.with(machine, Machine::try_backup));
+        machine.world.fixed_now = Some(NOW + 60 * 86_400 + 1800);
+        machine.backup();
+        settled(machine, &what);
+        expect(machine, &what, "latest", "second");
+        let target = machine.target("gone");
+        machine.restore(&target);
+        assert!(!target.join("home/agent/gone.md").exists(), "{what}");
+        std::fs::remove_dir_all(target).unwrap();
+    });
+}
+
 /// Something else where the signature will be, put there between the volumes and the commit.
 #[test]
 fn a_pending_commit_that_cannot_be_finished() {

@@ -107,10 +107,16 @@ fn every_golden_store_restores() {
 fn a_new_golden_store_on_request() {
     let Some(dir) = std::env::var_os("LIFEBOAT_NEW_GOLDEN").map(PathBuf::from) else { return };
     std::fs::create_dir(&dir).unwrap();
-    let machine = Machine::new();
+    let mut machine = Machine::new();
     fill(&machine);
     machine.init(&["agent"]);
     machine.backup();
+    for (round, seconds) in [900, 86_400, 900].into_iter().enumerate() {
+        machine.world.fixed_now = machine.world.fixed_now.map(|now| now + seconds);
+        edit(&machine, round);
+        let state = machine.backup().state.unwrap();
+        assert_eq!((state.tier.as_deref(), state.parent.is_some()), (Some(["hourly", "daily", "hourly"][round]), true));
+    }
     copy(&machine.store(), &dir.join("store"));
     let kit = std::fs::read_to_string(machine.kit()).unwrap();
     // The place it was made at means nothing to anybody else.
@@ -118,6 +124,45 @@ fn a_new_golden_store_on_request() {
     let warning = "# Published with lifeboat's tests: NEVER TO BE USED for anything else.\n";
     std::fs::write(dir.join("kit.txt"), kit.replace(&url, "file:///golden") + warning).unwrap();
     std::fs::write(dir.join("expected.txt"), restored(&dir)).unwrap();
+}
+
+/// What an incremental can hold: each round against the tree that the one before left.
+fn edit(machine: &Machine, round: usize) {
+    let at = |path: &str| machine.home("agent").join(path);
+    let patch = |path: &str, place: u64| {
+        let file = std::fs::OpenOptions::new().write(true).open(at(path)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"patched", place).unwrap();
+    };
+    match round {
+        0 => {
+            patch("log.jsonl", 70_000);
+            std::fs::rename(at("project"), at("renamed")).unwrap();
+            std::fs::remove_file(at("empty")).unwrap();
+            std::fs::create_dir(at("empty")).unwrap();
+            std::fs::set_permissions(at("big too"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        1 => {
+            patch("big", 4096);
+            std::fs::copy(at("renamed/code.rs"), at("copied.rs")).unwrap();
+            std::fs::remove_file(at("notes.md")).unwrap();
+            std::fs::OpenOptions::new().write(true).open(at("log.jsonl")).unwrap().set_len(150_001).unwrap();
+            let db = rusqlite::Connection::open(at("memory.db")).unwrap();
+            db.execute_batch("insert into memories(text) values ('three')").unwrap();
+        }
+        _ => {
+            patch("log.jsonl", 150_001);
+            std::fs::rename(at("big"), at("log")).unwrap();
+            std::fs::rename(at("log.jsonl"), at("big")).unwrap();
+            std::fs::rename(at("log"), at("log.jsonl")).unwrap();
+            std::fs::remove_dir_all(at("deep/er/est")).unwrap();
+        }
+    }
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+    let time = Timespec { tv_sec: 1_750_000_000 + round as i64, tv_nsec: 5 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    for path in ["log.jsonl", "big", "empty", "renamed", "copied.rs", "memory.db", "deep/er", ""] {
+        utimensat(CWD, at(path), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap_or(());
+    }
 }
 
 /// A home with what is awkward about files.
@@ -128,6 +173,13 @@ fn fill(machine: &Machine) {
     machine.write("agent/empty", "");
     machine.write("agent/.env", "API_KEY=fake-0000-never-used\n");
     machine.write("agent/deep/er/est/file", "deep");
+    // Lines that no two blocks share, and that compress well.
+    let lines =
+        |n: usize| (0..n).map(|i| format!("{{\"line\":{i},\"said\":\"much the same as ever\"}}\n")).collect::<String>();
+    machine.write("agent/log.jsonl", lines(4000));
+    machine.write("agent/big", lines(3000));
+    std::fs::hard_link(machine.home("agent/big"), machine.home("agent/big too")).unwrap();
+    machine.write("agent/project/code.rs", lines(100));
     std::fs::create_dir(machine.home("agent/empty-dir")).unwrap();
     std::fs::write(bytes(b"not \xff utf-8"), "bytes").unwrap();
     std::fs::write(bytes(b"new\nline\tand \x1b[31mcolour"), "control").unwrap();
@@ -159,7 +211,20 @@ fn fill(machine: &Machine) {
         let times = Timestamps { last_access: time, last_modification: time };
         utimensat(CWD, machine.home("agent").join(path), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     };
-    for path in ["deep/er/est/file", "deep/er/est", "deep/er", "deep", "sparse", "memory.db", ".env", "dangling"] {
+    for path in [
+        "log.jsonl",
+        "big",
+        "project/code.rs",
+        "project",
+        "deep/er/est/file",
+        "deep/er/est",
+        "deep/er",
+        "deep",
+        "sparse",
+        "memory.db",
+        ".env",
+        "dangling",
+    ] {
         when(path, 1_700_000_000, 123_456_789);
     }
     when("notes.md", -2, 500_000_000);

@@ -160,7 +160,7 @@ fn apply(machine: &Machine, edit: &Edit) {
         Edit::Chmod(a, mode) if plain(&at(a)) && at(a).exists() => {
             let real = std::fs::canonicalize(at(a)).unwrap();
             if real.starts_with(machine.root()) && plain(&real) {
-                let mode = 0o700 | u32::from(*mode) % 0o100;
+                let mode = 0o700 | (u32::from(*mode) % 0o100);
                 std::fs::set_permissions(real, std::fs::Permissions::from_mode(mode)).unwrap();
             }
         }
@@ -230,6 +230,8 @@ fn play(rounds: &[(Vec<Edit>, i64)]) {
     machine.write("agent/a", "first");
     machine.write("agent/big", noise(200_000, 1));
     machine.write("agent/d/e/a", "deep");
+    // A source that is emptied is taken for one that is not mounted.
+    machine.write("agent/keep", "always");
     machine.init(&["agent"]);
     let mut expected: BTreeMap<String, Tree> = BTreeMap::new();
     let mut promises: BTreeMap<String, i64> = BTreeMap::new();

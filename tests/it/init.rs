@@ -250,7 +250,7 @@ fn a_new_machine_goes_on_with_the_series() {
     machine.init(&["agent"]);
     machine.backup();
     let mut second = Machine::new();
-    second.world.fixed_now = second.world.fixed_now.map(|n| n + 2 * 86_400);
+    second.world.fixed_now = second.world.fixed_now.map(|n| n + 60);
     second.write("agent/notes.md", "newer");
     second.write("agent/.env", "KEY=newer");
     let (kit, source) = (machine.kit(), vec![second.home("agent")]);

@@ -61,7 +61,7 @@ fn days(cloud: Cloud, rules: &Value) -> BTreeMap<String, u64> {
 }
 
 const CASES: [(Cloud, &str, &str); 3] = [
-    (Cloud::S3, "s3://acme-agent-backups/prod", "prod/"),
+    (Cloud::S3, "s3://acme-agent-backups/prod?endpoint=http://nas:9000&region=eu-west-1", "prod/"),
     (Cloud::Gcs, "gs://acme-agent-backups", ""),
     (Cloud::Azure, "az://backups/agents/vm/", "backups/agents/vm/"),
 ];

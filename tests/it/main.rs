@@ -35,6 +35,9 @@ mod list;
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
+/// What an incremental holds and leans on.
+mod incremental;
+
 /// Histories of edits, and every snapshot of them.
 mod history;
 
@@ -68,5 +71,19 @@ mod simulation;
 /// What is past its life goes, and nothing else.
 mod prune;
 
+/// Buckets in this process.
+mod fake_cloud;
 /// What a bucket is told to do by itself.
 mod lifecycle;
+
+/// What every store keeps, wherever it is.
+mod store_contract;
+
+/// A bad line to the store.
+mod network;
+
+/// What is wrong, and what a credential could do.
+mod doctor;
+
+/// Certificates and proxies between lifeboat and its store.
+mod tls_and_proxies;

@@ -92,6 +92,11 @@ fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// `mode`, with what its owner needs in order to read. Root needs nothing; anybody else cannot back up what is shut.
+fn readable(mode: u32, needed: u32) -> u32 {
+    if rustix::process::geteuid().is_root() { mode } else { mode | needed }
+}
+
 /// Bytes that no compressor makes smaller, and no two of which are at the same place of two files.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
@@ -179,7 +184,7 @@ fn names_modes_times_and_links() {
         symlink(OsStr::from_bytes(name), agent.join("dirs").join(OsStr::from_bytes(name)).join("link")).unwrap();
     }
     for (n, mode) in [0o0, 0o400, 0o644, 0o777, 0o4755, 0o2755, 0o6711, 0o1644].into_iter().enumerate() {
-        chmod(&machine.write(&format!("agent/mode-{n}"), "x"), mode);
+        chmod(&machine.write(&format!("agent/mode-{n}"), "x"), readable(mode, 0o400));
     }
     std::fs::hard_link(agent.join("plain"), agent.join("dirs/another name of plain")).unwrap();
     std::fs::hard_link(agent.join("plain"), agent.join("aaa comes first")).unwrap();
@@ -590,7 +595,8 @@ fn build(agent: &Path, plan: &[Made]) {
                 // Not every file system has them.
                 rustix::fs::setxattr(path, OsStr::from_bytes(&name), value, XattrFlags::empty()).unwrap_or(());
             }
-            chmod(path, one.mode);
+            let needed = if matches!(one.what, What::Dir) { 0o500 } else { 0o400 };
+            chmod(path, readable(one.mode, needed));
         }
     }
     for (path, one) in all.iter().rev() {

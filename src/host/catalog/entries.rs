@@ -30,13 +30,16 @@ pub struct Grave {
 /// Records of one directory by name.
 pub type Records = std::collections::BTreeMap<Vec<u8>, Record>;
 
+/// Takes path of the directory, name and record.
+pub(super) type EachRecord<'a> = dyn FnMut(&[u8], &[u8], Record) -> Result<()> + 'a;
+
 impl Catalog {
     /// Shows `each` all records: path of the directory, name, record; directory by directory in order of path, within one
     /// in no order. What stands above everything is in the directory without a path, under its whole path.
     ///
     /// # Errors
     /// When the catalog cannot be read or is damaged, and those of `each`.
-    pub fn records(&self, each: &mut dyn FnMut(&[u8], &[u8], Record) -> Result<()>) -> Result<()> {
+    pub fn records(&self, each: &mut EachRecord<'_>) -> Result<()> {
         let mut statement = self.0.prepare_cached("select path, data from rack order by path, part").map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {

@@ -1,0 +1,149 @@
+//! Azure Blob Storage: account and credentials as Azure's own tools find them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use object_store::azure::{AzureConfigKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
+use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+
+use super::attack::Door;
+use super::command::Tool;
+use super::location::Bucket;
+use super::transport::Transport;
+use crate::error::{Error, Result};
+use crate::host::world::World;
+
+/// How long a token of Azure's tool is kept; it lives for an hour or more.
+const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
+
+/// What the environment adds to a container's URL: the account, and where it is.
+pub(super) fn complete(world: &World, bucket: &mut Bucket) -> Result<()> {
+    let text = |name: &str| world.var(name).and_then(|v| v.to_str()).map(str::to_owned);
+    let connection = connection(world);
+    if bucket.account.is_none() {
+        let account = text("AZURE_STORAGE_ACCOUNT").or_else(|| text("AZURE_STORAGE_ACCOUNT_NAME"));
+        bucket.account = account.or_else(|| connection("AccountName"));
+    }
+    if bucket.endpoint.is_none() {
+        let endpoint = connection("BlobEndpoint").or_else(|| text("AZURE_STORAGE_ENDPOINT"));
+        bucket.endpoint = endpoint.map(|e| super::location::endpoint(&e)).transpose()?;
+    }
+    if bucket.account.is_none() {
+        return Err(Error::usage(format!("the storage account of the container {} is not known", bucket.name))
+            .hint("write az://CONTAINER/PREFIX?account=ACCOUNT, or set AZURE_STORAGE_ACCOUNT"));
+    }
+    Ok(())
+}
+
+/// The fields of a connection string.
+fn connection(world: &World) -> impl Fn(&str) -> Option<String> {
+    let text = world.var("AZURE_STORAGE_CONNECTION_STRING").and_then(|v| v.to_str()).unwrap_or_default().to_owned();
+    move |name| {
+        let fields = text.split(';').filter_map(|field| field.split_once('='));
+        fields.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
+    }
+}
+
+/// Opens a container.
+///
+/// # Errors
+/// When what is configured makes no sense.
+pub(super) fn open(
+    world: &World,
+    bucket: &Bucket,
+    transport: Transport,
+    retry: RetryConfig,
+) -> Result<(Box<dyn ObjectStore>, Door)> {
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_container_name(&bucket.name)
+        .with_account(bucket.account.clone().unwrap_or_default())
+        .with_client_options(ClientOptions::new().with_allow_http(true))
+        .with_http_connector(transport)
+        .with_retry(retry);
+    if let Some(endpoint) = &bucket.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    builder = credentials(world, builder)?;
+    // What it would say may repeat a key.
+    let built = builder.build().map_err(|_| Error::failed("Azure's credentials are there and cannot be used"))?;
+    Ok((Box::new(built), Door::None))
+}
+
+/// Keys and signatures, then identities of the environment, the user's own login, the machine's identity.
+fn credentials(world: &World, mut builder: MicrosoftAzureBuilder) -> Result<MicrosoftAzureBuilder> {
+    let text = |names: &[&str]| names.iter().find_map(|n| Some(world.var(n)?.to_str()?.to_owned()));
+    let connection = connection(world);
+    let key = text(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"]);
+    if let Some(key) = key.or_else(|| connection("AccountKey")) {
+        return Ok(builder.with_access_key(key));
+    }
+    if let Some(sas) =
+        text(&["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"]).or_else(|| connection("SharedAccessSignature"))
+    {
+        let pairs = split_sas(&sas).map_err(|_| {
+            Error::failed("AZURE_STORAGE_SAS_TOKEN is no shared access signature").hint("it reads sv=…&…&sig=…")
+        })?;
+        return Ok(builder.with_sas_authorization(pairs));
+    }
+    let pairs = [
+        (AzureConfigKey::ClientId, text(&["AZURE_CLIENT_ID"])),
+        (AzureConfigKey::ClientSecret, text(&["AZURE_CLIENT_SECRET"])),
+        (AzureConfigKey::AuthorityId, text(&["AZURE_TENANT_ID"])),
+        (AzureConfigKey::AuthorityHost, text(&["AZURE_AUTHORITY_HOST"])),
+        (AzureConfigKey::FederatedTokenFile, text(&["AZURE_FEDERATED_TOKEN_FILE"])),
+        (AzureConfigKey::MsiEndpoint, text(&["IDENTITY_ENDPOINT", "MSI_ENDPOINT"])),
+    ];
+    let whole = pairs[1].1.is_some() || pairs[4].1.is_some() || pairs[5].1.is_some();
+    for (key, value) in pairs {
+        if let Some(value) = value {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let login = match world.var("AZURE_CONFIG_DIR") {
+        Some(dir) => std::path::PathBuf::from(dir),
+        None => world.home.join(".azure"),
+    };
+    if !whole && login.join("azureProfile.json").exists() {
+        let scope = ["--scope", "https://storage.azure.com/.default"];
+        let arguments = ["account", "get-access-token", "--output", "tsv", "--query", "accessToken"];
+        let tool = Tool::new(world, "az", &[&arguments[..], &scope[..]].concat());
+        return Ok(builder.with_credentials(Arc::new(FromTool { tool, kept: Mutex::new(None) })));
+    }
+    Ok(builder)
+}
+
+/// Tokens of Azure's tool.
+struct FromTool {
+    tool: Tool,
+    kept: Mutex<Option<(Arc<AzureCredential>, Instant)>>,
+}
+
+impl std::fmt::Debug for FromTool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FromTool")
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for FromTool {
+    type Credential = AzureCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
+        if let Some((credential, since)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+            && since.elapsed() < TOKEN_LIFE
+        {
+            return Ok(Arc::clone(credential));
+        }
+        let tool = self.tool.clone();
+        let printed = tokio::task::spawn_blocking(move || tool.run()).await?;
+        let wrong = |text: String| super::no_credential(format!("`az account get-access-token`: {text}"));
+        let printed = printed.map_err(wrong)?;
+        let token = std::str::from_utf8(&printed).unwrap_or_default().trim().to_owned();
+        if token.is_empty() {
+            return Err(wrong("it prints no token".to_owned()));
+        }
+        let credential = Arc::new(AzureCredential::BearerToken(token));
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&credential), Instant::now()));
+        Ok(credential)
+    }
+}

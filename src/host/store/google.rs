@@ -1,0 +1,118 @@
+//! Google Cloud Storage: credentials as Google's own tools find them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use zeroize::Zeroizing;
+
+use super::attack::Door;
+use super::command::Tool;
+use super::location::Bucket;
+use super::transport::Transport;
+use crate::error::{At as _, Error, Result};
+use crate::host::world::World;
+use crate::model::path::printable_path;
+
+/// How long a token of Google's tool is kept: it lives for an hour, and may be a while old already.
+const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
+/// The largest file of credentials that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Opens a bucket.
+///
+/// # Errors
+/// When what is configured makes no sense.
+pub(super) fn open(
+    world: &World,
+    bucket: &Bucket,
+    transport: Transport,
+    retry: RetryConfig,
+) -> Result<(Box<dyn ObjectStore>, Door)> {
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&bucket.name)
+        .with_client_options(ClientOptions::new().with_allow_http(true))
+        .with_http_connector(transport.clone())
+        .with_retry(retry);
+    if let Some(endpoint) = &bucket.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    builder = credentials(world, builder)?;
+    let built = builder.build().map_err(|_| Error::failed("Google's credentials are there and cannot be used"))?;
+    let base = bucket.endpoint.as_deref().unwrap_or("https://storage.googleapis.com");
+    let address = format!("{base}/{}", bucket.name);
+    let door = Door::Gcs { credentials: Arc::clone(built.credentials()), address, transport };
+    Ok((Box::new(built), door))
+}
+
+/// In the order of Google's tools: environment, the user's own login, the machine's service account.
+fn credentials(world: &World, builder: GoogleCloudStorageBuilder) -> Result<GoogleCloudStorageBuilder> {
+    let text = |name: &str| world.var(name).and_then(|v| v.to_str()).map(str::to_owned);
+    if let Some(token) = text("GOOGLE_OAUTH_ACCESS_TOKEN").or_else(|| text("CLOUDSDK_AUTH_ACCESS_TOKEN")) {
+        return Ok(builder.with_bearer_token(token));
+    }
+    let named = world.var("GOOGLE_APPLICATION_CREDENTIALS").map(std::path::PathBuf::from);
+    let own = match world.var("CLOUDSDK_CONFIG") {
+        Some(dir) => std::path::PathBuf::from(dir),
+        None => world.home.join(".config/gcloud"),
+    };
+    let own = own.join("application_default_credentials.json");
+    let Some(file) = named.or_else(|| own.exists().then_some(own)) else { return Ok(builder) };
+    let length = std::fs::metadata(&file).at("read the credentials", &file)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(Error::failed(format!("{} is too large to hold credentials", printable_path(&file))));
+    }
+    let content = Zeroizing::new(std::fs::read_to_string(&file).at("read the credentials", &file)?);
+    let wrong = || {
+        Error::failed(format!("{} holds no credentials of Google's kinds", printable_path(&file)))
+            .hint("use a service account's key, or `gcloud auth application-default login`")
+    };
+    let parsed: serde_json::Value = serde_json::from_str(&content).map_err(|_| wrong())?;
+    let path = file.to_str().ok_or_else(wrong)?;
+    match parsed.get("type").and_then(|t| t.as_str()) {
+        Some("authorized_user") => Ok(builder.with_application_credentials(path)),
+        Some("external_account" | "impersonated_service_account" | "external_account_authorized_user") => {
+            let tool = Tool::new(world, "gcloud", &["auth", "application-default", "print-access-token"]);
+            Ok(builder.with_credentials(Arc::new(FromTool { tool, kept: Mutex::new(None) })))
+        }
+        _ if parsed.get("private_key").is_some() => Ok(builder.with_service_account_key(content.as_str())),
+        _ => Err(wrong()),
+    }
+}
+
+/// Tokens of Google's tool.
+struct FromTool {
+    tool: Tool,
+    kept: Mutex<Option<(Arc<GcpCredential>, Instant)>>,
+}
+
+impl std::fmt::Debug for FromTool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FromTool")
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for FromTool {
+    type Credential = GcpCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<GcpCredential>> {
+        if let Some((credential, since)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+            && since.elapsed() < TOKEN_LIFE
+        {
+            return Ok(Arc::clone(credential));
+        }
+        let tool = self.tool.clone();
+        let printed = tokio::task::spawn_blocking(move || tool.run()).await?;
+        let wrong = |text: String| super::no_credential(format!("`gcloud auth application-default`: {text}"));
+        let printed = printed.map_err(wrong)?;
+        let bearer = std::str::from_utf8(&printed).unwrap_or_default().trim().to_owned();
+        if bearer.is_empty() {
+            return Err(wrong("it prints no token".to_owned()));
+        }
+        let credential = Arc::new(GcpCredential { bearer });
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&credential), Instant::now()));
+        Ok(credential)
+    }
+}

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Makes buckets and credentials on test servers, with nothing but Python: what a user does with the cloud's own tools.
+
+prepare.py radosgw ENDPOINT BUCKET POLICY   a bucket with a policy, and versions if its name ends so
+prepare.py azurite ENDPOINT CONTAINER       a container; prints shared access signatures
+"""
+
+import base64
+import datetime
+import hashlib
+import hmac
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+ACCOUNT = "devstoreaccount1"
+# Azurite's own key, which stands in its documentation.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def sign(key, text):
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+
+def s3(endpoint, method, path, query="", body=b"", access="ADMIN", secret="admin-secret"):
+    """One request, signed as AWS Signature Version 4 has it."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
+    host, digest = urllib.parse.urlsplit(endpoint).netloc, hashlib.sha256(body).hexdigest()
+    headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"
+    scope = f"{day}/us-east-1/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = ("AWS4" + secret).encode()
+    for part in [day, "us-east-1", "s3", "aws4_request"]:
+        key = sign(key, part)
+    signature = sign(key, text).hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={names}, Signature={signature}"
+    )
+    url = endpoint + path + ("?" + query if query else "")
+    request = urllib.request.Request(url, data=body or None, method=method, headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read()
+
+
+def radosgw(endpoint, bucket, policy):
+    s3(endpoint, "PUT", f"/{bucket}")
+    text = open(policy).read().replace("BUCKET", bucket).replace("WRITER", "writer").replace("OWNER", "admin")
+    json.loads(text)
+    s3(endpoint, "PUT", f"/{bucket}", "policy=", text.encode())
+    if bucket.endswith("-versions"):
+        versions = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        s3(endpoint, "PUT", f"/{bucket}", "versioning=", versions)
+
+
+def sas(container, rights):
+    """A service SAS for a container, https://learn.microsoft.com/rest/api/storageservices/create-service-sas."""
+    version, end = "2020-12-06", "2099-01-01T00:00:00Z"
+    resource = f"/blob/{ACCOUNT}/{container}"
+    text = "\n".join([rights, "", end, resource, "", "", "", version, "c", "", "", "", "", "", "", ""])
+    signature = base64.b64encode(sign(base64.b64decode(KEY), text)).decode()
+    return urllib.parse.urlencode({"sp": rights, "se": end, "sv": version, "sr": "c", "sig": signature})
+
+
+def azurite(endpoint, container):
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    headers = {"x-ms-date": date, "x-ms-version": "2020-12-06"}
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    # The account stands twice in the path of an emulator.
+    path = f"/{ACCOUNT}/{ACCOUNT}/{container}\nrestype:container"
+    text = "PUT" + "\n" * 12 + lines + path
+    signature = base64.b64encode(sign(base64.b64decode(KEY), text)).decode()
+    headers["Authorization"] = f"SharedKey {ACCOUNT}:{signature}"
+    url = f"{endpoint}/{container}?restype=container"
+    request = urllib.request.Request(url, data=b"", method="PUT", headers=headers)
+    request.add_unredirected_header("Content-Type", "")
+    request.add_unredirected_header("Content-Length", "0")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+    print(f"writer {sas(container, 'c')}")
+    print(f"lister {sas(container, 'cl')}")
+
+
+try:
+    {"radosgw": radosgw, "azurite": azurite}[sys.argv[1]](*sys.argv[2:])
+except urllib.error.HTTPError as error:
+    sys.exit(f"prepare.py: {error}: {error.read().decode(errors='replace')}")
