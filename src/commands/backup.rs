@@ -187,7 +187,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     } else {
         let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
-        done.policy_changes = policy::check(&config, &key, &catalog, args.accept_policy, events)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let run = Run {
@@ -301,6 +300,7 @@ fn decide(
 
 /// First the secrets, so that the state's commit can name their bundle.
 fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, events: &mut Events<'_>) -> Result<()> {
+    done.policy_changes = policy::check(run.config, run.key, run.catalog, args.accept_policy, events)?;
     roots::check(run, found, args.rehash)?;
     let mut lineage = Lineage::of(run, events)?;
     let sweeping = Sweeping::default();
