@@ -311,8 +311,9 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     if args.secrets_only && !secrets {
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
-    if let Some(committed) = secrets_bundle.write_if_changed(&mut lineage, found, events)? {
-        done.secrets = Some(take(&committed, done));
+    match secrets_bundle.write_if_changed(&mut lineage, found, events)? {
+        Some(committed) => done.secrets = Some(take(&committed, done)),
+        None => done.unreadable.extend(secrets_bundle.still_unreadable()?),
     }
     if args.secrets_only {
         done.unchanged = done.secrets.is_none();

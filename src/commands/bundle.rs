@@ -15,6 +15,8 @@ use crate::model::tree::{Index, NONE};
 
 /// The fact under which the catalog keeps the digests of the secrets that the newest bundle holds.
 const SECRETS: &str = "secrets";
+/// The fact under which it keeps what of them could not be read.
+const UNREADABLE: &str = "unreadable secrets";
 /// What the key of those digests is derived for.
 const CONTEXT: &str = "lifeboat 2026-11 digests of secrets in the catalog";
 /// Seconds in an hour.
@@ -62,10 +64,21 @@ impl Bundle<'_> {
         }
         let notes = self.sweeping.values(scan, run.sources, self.judged).notes(&[], None)?;
         let committed = self.put(lineage, notes, scan, events)?;
-        // What could not be read is looked at again, and so is what changed meanwhile.
-        let complete = committed.outcome.unreadable.is_empty() && committed.outcome.changed == 0;
-        run.catalog.set_fact(SECRETS, &if complete { set } else { SecretSet::default() }.render())?;
+        // What changed meanwhile is looked at again. What could not be read is part of the set: once it can be, that
+        // changes; until then it is told by each run, though none writes another bundle for it.
+        let settled = committed.outcome.changed == 0;
+        run.catalog.set_fact(SECRETS, &if settled { set } else { SecretSet::default() }.render())?;
+        run.catalog.set_fact(UNREADABLE, &committed.outcome.unreadable.join("\n"))?;
         Ok(Some(committed))
+    }
+
+    /// What the newest bundle lacks, without names, for a run that writes none.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn still_unreadable(&self) -> Result<Vec<String>> {
+        let lines = self.run.catalog.fact(UNREADABLE)?.unwrap_or_default();
+        Ok(lines.lines().map(str::to_owned).collect())
     }
 
     /// Writes one more if there are leaks that no bundle lists: only who opens a bundle may learn of them. `snapshot` is

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -289,7 +288,7 @@ fn look_into(scan: &Scan, sources: &[Source], index: Index) -> Seen {
 fn find(file: &mut File, size: u64, path: &[u8]) -> std::io::Result<Vec<Hit>> {
     let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(PIECE_BYTES);
     let mut buffer = Zeroizing::new(vec![0; room]);
-    let mut filled = fill(file, &mut buffer)?;
+    let mut filled = source::fill(file, &mut buffer)?;
     let head = &buffer[..filled];
     // A kit has a rule of its own: it stays out of every archive.
     if size > TEXT_BYTES_MAX || !is_text(head) || head.starts_with(KIT_MARK) {
@@ -303,23 +302,9 @@ fn find(file: &mut File, size: u64, path: &[u8]) -> std::io::Result<Vec<Hit>> {
     while filled > 0 && taken <= TEXT_BYTES_MAX {
         search.push(&buffer[..filled]);
         taken += filled as u64;
-        filled = fill(file, &mut buffer)?;
+        filled = source::fill(file, &mut buffer)?;
     }
     Ok(search.finish())
-}
-
-/// Fills `buffer` as far as the file goes.
-pub fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match file.read(&mut buffer[n..]) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(n)
 }
 
 /// Calls `look` for each entry, in as many threads as read, and gives what came of it in the order of `items`.

@@ -1,7 +1,7 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -287,14 +287,21 @@ impl<'a> Members<'a> {
     fn bytes(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
         match source::open(self.root(index), &self.scan.tree.path(index), &mut self.names) {
             Ok(file) => self.plain(index, file, tar)?,
-            Err(NoFile::Vanished) => {
-                self.outcome.vanished += 1;
-                self.leave_out(index);
-            }
-            Err(NoFile::Unreadable(e)) => self.unreadable(index, &missing_entry(e).reason),
+            Err(why) => self.not_opened(index, why),
         }
         self.progress(index);
         Ok(())
+    }
+
+    /// A file that was found and cannot be opened.
+    fn not_opened(&mut self, index: Index, why: NoFile) {
+        match why {
+            NoFile::Vanished => {
+                self.outcome.vanished += 1;
+                self.leave_out(index);
+            }
+            NoFile::Unreadable(e) => self.unreadable(index, &missing_entry(e).reason),
+        }
     }
 
     /// All names of a file, the one that is archived first.
@@ -463,11 +470,7 @@ impl<'a> Members<'a> {
                 self.database(index, &names, file.entry, tar)?;
             }
             Ok(file) => self.plain(index, file, tar)?,
-            Err(NoFile::Vanished) => {
-                self.outcome.vanished += 1;
-                self.leave_out(index);
-            }
-            Err(NoFile::Unreadable(e)) => self.unreadable(index, &missing_entry(e).reason),
+            Err(why) => self.not_opened(index, why),
         }
         self.progress(index);
         Ok(())
@@ -521,7 +524,7 @@ impl<'a> Members<'a> {
     fn small(&mut self, index: Index, mut file: SourceFile, tar: &mut TarWriter) -> Result<()> {
         let size = usize::try_from(file.entry.size).expect("small files fit in memory");
         self.small.resize(size, 0);
-        match read_up_to(&mut file.file, &mut self.small) {
+        match source::fill(&mut file.file, &mut self.small) {
             Ok(n) => self.small.truncate(n),
             Err(e) => {
                 self.unreadable(index, &e.to_string());
@@ -742,20 +745,6 @@ enum Large {
 fn is_database(file: &SourceFile) -> bool {
     let mut magic = [0; 16];
     rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
-}
-
-/// Fills `buffer` as far as the file goes.
-fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match file.read(&mut buffer[n..]) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(n)
 }
 
 /// What hashes a file as its bytes pass.

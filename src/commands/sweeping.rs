@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use zeroize::Zeroizing;
 
-use super::content_rule::{Judged, each_beside, fill};
+use super::content_rule::{Judged, each_beside};
 use super::write_archive::Run;
 use super::{Event, Events, count_text};
 use crate::error::{Error, Result};
@@ -93,7 +93,7 @@ impl Values {
             let Ok((mut file, _)) = source::open_bytes(&sources[scan.source_of(index)].root, &path) else { continue };
             let room = usize::try_from(node.size).unwrap_or_default() + 1;
             let mut content = Zeroizing::new(vec![0; room]);
-            let Ok(read) = fill(&mut file, &mut content) else { continue };
+            let Ok(read) = source::fill(&mut file, &mut content) else { continue };
             let content = &content[..read];
             if is_text(content) {
                 named.extend(collect(content).into_iter().map(|value| (path.clone(), value)));
@@ -249,7 +249,7 @@ fn search_file(scan: &Scan, sources: &[Source], index: Index, sweep: &Sweep) -> 
         let mut buffer = Zeroizing::new(vec![0; PIECE_BYTES]);
         let mut search = sweep.search();
         let each = &mut |hit: crate::model::sweep::Hit| *counts.entry(hit.value).or_default() += 1;
-        while let Ok(read @ 1..) = fill(&mut file, &mut buffer) {
+        while let Ok(read @ 1..) = source::fill(&mut file, &mut buffer) {
             search.push(&buffer[..read], each);
         }
         search.finish(each);

@@ -141,6 +141,23 @@ fn extents(file: &File, stat: &Stat) -> Result<Option<Vec<Extent>>, Errno> {
     Ok((!whole).then_some(out))
 }
 
+/// Fills `buffer` as far as the file goes.
+///
+/// # Errors
+/// Those of the file.
+pub fn fill(file: &mut impl std::io::Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
+}
+
 /// Whether the file still is what `stat` said: nobody wrote to it since.
 pub fn unchanged(file: &File, stat: &Stat) -> bool {
     fstat(file).is_ok_and(|now| {
