@@ -291,6 +291,7 @@ fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
             Standing::Incomplete => row.incomplete += 1,
         }
     }
+    row.damage.extend(place.refused_keys.iter().cloned());
     row.damage.extend(snapshots::hidden(&found, now));
     row.snapshot = newest(&found, Archive::State, now, events);
     row.bundle = newest(&found, Archive::Secrets, now, events);

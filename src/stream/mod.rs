@@ -7,4 +7,5 @@ pub mod manifest_file;
 pub mod ranged;
 pub mod seal;
 pub mod sign;
+pub mod signers;
 pub mod tar_member;
