@@ -46,8 +46,8 @@ fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
     // Identities that nothing opens any more are of no use in a kit for what comes.
     let mut found = None;
     for text in keys.texts(which) {
-        let recipient = age_keys::recipient_of(text)?;
-        if recipients.contains(&recipient) {
+        // What a plugin opens is nobody's to copy into a kit as the one identity that opens everything.
+        if let Some(recipient) = age_keys::recipient_of(text)?.filter(|recipient| recipients.contains(recipient)) {
             found = Some((recipient, SecretString::from(text.expose_secret())));
             break;
         }
@@ -61,7 +61,9 @@ fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
         Kind::NoIdentity,
         format!("the identity at hand is of another key than {} is sealed to", which.archive()),
     )
-    .hint("name the kit that belongs to this configuration with --identity FILE"))
+    .hint(
+        "name the kit that belongs to this configuration with --identity FILE; a key in hardware cannot stand in one",
+    ))
 }
 
 /// Refuses a kit inside the store.

@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod opened;
 pub mod patch_spool;
 pub mod plan;
+pub mod plugins;
 pub mod policy;
 pub mod preview;
 pub mod prune;

@@ -26,6 +26,29 @@ pub fn passphrase(label: &str) -> Result<Option<SecretString>> {
     }
 }
 
+/// Asks for a line that everybody may see; `None` where nobody can be asked.
+///
+/// # Errors
+/// When the terminal cannot be read or written.
+pub fn answer(question: &str) -> Result<Option<SecretString>> {
+    use std::io::{BufRead as _, Write as _};
+    let Some(mut terminal) = terminal() else { return Ok(None) };
+    let cannot = |e| Error::failed("cannot ask on the terminal").because(e);
+    terminal.write_all(format!("{question}: ").as_bytes()).map_err(cannot)?;
+    let mut line = zeroize::Zeroizing::new(String::with_capacity(256));
+    std::io::BufReader::new(terminal).read_line(&mut line).map_err(cannot)?;
+    Ok(Some(SecretString::from(line.trim_end_matches(['\r', '\n']))))
+}
+
+/// Shows a line to whoever sits at the terminal, if somebody does.
+pub fn show(line: &str) {
+    use std::io::Write as _;
+    if let Some(mut terminal) = terminal() {
+        // Who cannot be told is not there.
+        terminal.write_all(format!("{line}\n").as_bytes()).unwrap_or(());
+    }
+}
+
 /// The terminal, if there is one and this process is in its foreground: a question asked in the background would
 /// stop the process for ever.
 pub(crate) fn terminal() -> Option<File> {

@@ -17,6 +17,9 @@ mod keys;
 /// A new signing key, and who follows it.
 mod signing;
 
+/// Recipients and identities of age's plugins.
+mod plugins;
+
 /// Looking into snapshots without restoring them.
 mod look;
 
