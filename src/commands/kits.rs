@@ -16,7 +16,7 @@ use crate::model::kit::{Kit, Opening, Which};
 use crate::model::path::printable_path;
 use crate::stream::age_keys::{self, Identities, Recipients};
 
-/// The kit of the keys that are in force.
+/// The kit of the keys that are in force, and of all others at hand: whatever opened anything so far opens it still.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when an identity is not at hand, or what was found is of another key.
@@ -24,7 +24,19 @@ pub(super) fn in_force(config: &Config, keys: &mut Keys, signing: &Signer) -> Re
     let kit = Kit { series: config.name.clone(), store: config.store.clone(), ..Kit::default() };
     let state = Some(opening(config, keys, Which::State)?);
     let secrets = Some(opening(config, keys, Which::Secrets)?);
-    Ok(signed_by(Kit { state, secrets, ..kit }, signing))
+    let mut kit = signed_by(Kit { state, secrets, ..kit }, signing);
+    keep_all(&mut kit, keys);
+    Ok(kit)
+}
+
+/// Adds the identities at hand that the kit does not hold.
+pub(super) fn keep_all(kit: &mut Kit, keys: &Keys) {
+    for text in [Which::State, Which::Secrets].into_iter().flat_map(|which| keys.texts(which)) {
+        let mut known = kit.state.iter().chain(&kit.secrets).map(|o| &o.identities).chain(&kit.loose);
+        if known.all(|k| k.expose_secret().trim() != text.expose_secret().trim()) {
+            kit.loose.push(SecretString::from(text.expose_secret().trim()));
+        }
+    }
 }
 
 /// The kit with these signing keys.

@@ -38,6 +38,9 @@ mod content;
 /// What is secret stays in its bundle.
 mod secrets;
 
+/// No command says or writes a secret.
+mod hygiene;
+
 /// What is on a store, and what is wrong with it.
 mod list;
 
