@@ -19,6 +19,7 @@ pub mod kit;
 pub mod layout;
 pub mod lifecycle;
 pub mod loader;
+pub mod logins;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]
