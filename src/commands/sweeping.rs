@@ -32,8 +32,6 @@ const COLLECTED_BYTES_MAX: u64 = 1 << 20;
 /// The same for a file that is secret by what is in it: settings are small, and a long transcript that quotes a key is
 /// not where keys are kept.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
-/// What is searched at once, in bytes.
-const PIECE_BYTES: usize = 1 << 18;
 /// The fact under which the catalog keeps the policy, and keyed digests of the values that everything was searched for.
 const SWEPT: &str = "swept";
 /// The fact under which the catalog keeps keyed digests of the leaks that a bundle lists already.
@@ -203,7 +201,9 @@ impl Before {
             return Ok(out);
         }
         events(Event::Phase("looking for values of secrets"));
-        let found = each_beside(run.world, &files, &|index| search_file(scan, run.sources, index, &values.sweep))?;
+        let found = each_beside(run.world, &files, &|buffer, index| {
+            search_file(scan, run.sources, index, &values.sweep, buffer)
+        })?;
         let leaking: Vec<(Index, Vec<Found>)> = found.into_iter().filter(|(_, found)| !found.is_empty()).collect();
         // What the user calls state stays there, and is told like any other leak.
         let (stay, go): (Vec<_>, Vec<_>) =
@@ -239,17 +239,16 @@ impl Before {
 }
 
 /// Searches one file as it lies on the disk: of a database its pages and what is in its log.
-fn search_file(scan: &Scan, sources: &[Source], index: Index, sweep: &Sweep) -> Vec<Found> {
+fn search_file(scan: &Scan, sources: &[Source], index: Index, sweep: &Sweep, buffer: &mut [u8]) -> Vec<Found> {
     let path = scan.tree.path(index);
     let root = &sources[scan.source_of(index)].root;
     let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
     for suffix in [&b""[..], b"-wal"] {
         let name = [&path[..], suffix].concat();
         let Ok((mut file, _)) = source::open_bytes(root, &name) else { continue };
-        let mut buffer = Zeroizing::new(vec![0; PIECE_BYTES]);
         let mut search = sweep.search();
         let each = &mut |hit: crate::model::sweep::Hit| *counts.entry(hit.value).or_default() += 1;
-        while let Ok(read @ 1..) = source::fill(&mut file, &mut buffer) {
+        while let Ok(read @ 1..) = source::fill(&mut file, buffer) {
             search.push(&buffer[..read], each);
         }
         search.finish(each);
