@@ -89,7 +89,7 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
     for (number, source) in config.sources.iter().enumerate() {
-        let Source { origin, include, exclude, secret, state } = source;
+        let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);
         let rules = tag(&format!("{include:?} {exclude:?} {secret:?} {state:?}"));
         out.insert(tag(&format!("{origin:?}")), (rules, what));

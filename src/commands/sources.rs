@@ -113,7 +113,8 @@ pub fn resolve(world: &World, config: &Config, config_file: &Path, store: &Store
             path: manifest::PathName::new(&archive_path),
             preset: root.preset.as_ref().map(|(p, _)| p.name.clone()),
         });
-        sources.push(scan::Source { root: Root::open(&root.path, archive_path)?, rules });
+        let sweep = root.source.sweep.unwrap_or(config.secrets.sweep);
+        sources.push(scan::Source { root: Root::open(&root.path, archive_path)?, rules, sweep });
     }
     let own = own_paths.iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| (m.dev(), m.ino())).collect();
     Ok(Resolved { sources, described, absent, own })

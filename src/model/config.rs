@@ -104,6 +104,20 @@ pub enum Sweep {
     Fail,
 }
 
+impl Sweep {
+    /// All of them.
+    pub const ALL: [Sweep; 3] = [Sweep::Report, Sweep::Move, Sweep::Fail];
+
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sweep::Report => "report",
+            Sweep::Move => "move",
+            Sweep::Fail => "fail",
+        }
+    }
+}
+
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -117,6 +131,8 @@ pub struct Source {
     pub secret: Vec<String>,
     /// Patterns of what is not.
     pub state: Vec<String>,
+    /// What happens when a secret value is found in its state, if not what the configuration says for all.
+    pub sweep: Option<Sweep>,
 }
 
 /// What a source is.
@@ -131,7 +147,8 @@ pub enum Origin {
 impl Source {
     /// A source without rules of its own.
     pub fn new(origin: Origin) -> Source {
-        Source { origin, include: Vec::new(), exclude: Vec::new(), secret: Vec::new(), state: Vec::new() }
+        let none = Vec::new;
+        Source { origin, include: none(), exclude: none(), secret: none(), state: none(), sweep: None }
     }
 }
 

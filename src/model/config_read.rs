@@ -69,6 +69,7 @@ struct RawSource {
     secret: Vec<Spanned<String>>,
     #[serde(default)]
     state: Vec<Spanned<String>>,
+    sweep: Option<Spanned<String>>,
 }
 
 /// The names of [`PERIODS`] as fields, so that any other is an unknown field with its line.
@@ -198,24 +199,23 @@ impl Reader<'_> {
     }
 
     fn secrets(&self, raw: RawSecrets) -> Result<Secrets> {
-        let sweep = match &raw.sweep {
-            None => Sweep::Report,
-            Some(text) => match text.get_ref().as_str() {
-                "report" => Sweep::Report,
-                "move" => Sweep::Move,
-                "fail" => Sweep::Fail,
-                other => {
-                    let error = self.wrong(text.span(), format!("unknown sweep {other:?}"));
-                    return Err(error.hint("use `report`, `move` or `fail`"));
-                }
-            },
-        };
+        let sweep = self.sweep(raw.sweep)?.unwrap_or(Sweep::Report);
         let keep_hours = match &raw.keep {
             None => SECRETS_KEEP_HOURS,
             Some(text) => self.keep(text, DAY)?,
         };
         let recipients = self.recipients("secrets", raw.recipients)?;
         Ok(Secrets { recipients, identity: self.identity(raw.identity)?, sweep, keep_hours })
+    }
+
+    fn sweep(&self, text: Option<Spanned<String>>) -> Result<Option<Sweep>> {
+        let Some(text) = text else { return Ok(None) };
+        let known = Sweep::ALL.into_iter().find(|sweep| sweep.name() == text.get_ref());
+        let unknown = || {
+            let error = self.wrong(text.span(), format!("unknown sweep {:?}", text.get_ref()));
+            error.hint("use `report`, `move` or `fail`")
+        };
+        known.map(Some).ok_or_else(unknown)
     }
 
     fn identity(&self, text: Option<Spanned<String>>) -> Result<Identity> {
@@ -275,6 +275,7 @@ impl Reader<'_> {
             exclude: self.patterns(raw.exclude)?,
             secret: self.patterns(raw.secret)?,
             state: self.patterns(raw.state)?,
+            sweep: self.sweep(raw.sweep)?,
         })
     }
 
