@@ -97,7 +97,7 @@ impl Values {
                 named.extend(collect(content).into_iter().map(|value| (path.clone(), value)));
             }
         }
-        let sweep = Sweep::new(named.iter().map(|(_, value)| value.expose()));
+        let sweep = Sweep::new(named.iter().map(|(_, value)| value.needle()));
         Values { named, sweep }
     }
 
@@ -112,7 +112,7 @@ impl Values {
         let fingerprint = |value: &Value| hex(blake3::keyed_hash(&key, value.expose()).as_bytes());
         for (path, value) in &self.named {
             let (path, name, fingerprint) = (PathName::new(path), value.name.clone(), fingerprint(value));
-            notes.values.push(Named { path, name, fingerprint });
+            notes.values.push(Named { path, name, fingerprint, unsearched: !value.is_searched });
         }
         for leak in leaks {
             let (_, value) = &self.named[leak.value];
@@ -127,9 +127,10 @@ impl Values {
         Ok(notes)
     }
 
-    /// Keyed digests of the values, which the catalog may keep.
+    /// Keyed digests of the values that are searched for, which the catalog may keep.
     fn tags(&self, key: &[u8; 32]) -> BTreeSet<String> {
-        self.named.iter().map(|(_, value)| tag(key, &[value.expose()])).collect()
+        let searched = self.named.iter().filter(|(_, value)| value.is_searched);
+        searched.map(|(_, value)| tag(key, &[value.expose()])).collect()
     }
 }
 

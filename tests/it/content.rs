@@ -396,7 +396,8 @@ fn exposure_names_every_archive_that_holds_a_value() {
 #[test]
 fn a_value_is_printed_to_a_pipe_alone() {
     let machine = Machine::new();
-    machine.write("agent/.env", "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\n");
+    machine.write("agent/.env", "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\nTHE_PASSWORD=abc\n");
+    machine.write("agent/notes.md", "abc, as everybody knows");
     machine.write("agent/deep/.env", format!("OTHER_PASSWORD={VALUE}\n"));
     machine.init(&["agent"]);
     machine.backup();
@@ -417,6 +418,13 @@ fn a_value_is_printed_to_a_pipe_alone() {
     assert!(error.to_string().contains("home/agent/deep/.env") && !error.to_string().contains(VALUE), "{error}");
     let one = secrets::GetArgs { file: Some("deep/.env".into()), ..several };
     assert_eq!(get(&one).unwrap().text(), format!("{VALUE}\n"));
+    // One that would be found everywhere is not searched for, and can be had all the same.
+    let short = secrets::GetArgs { name: Some("THE_PASSWORD".into()), ..args.clone() };
+    assert_eq!(get(&short).unwrap().text(), "abc\n");
+    let listed = secrets::list(&machine.world, &args.common, &mut |_| {}).unwrap();
+    let unsearched: Vec<_> = listed.values.iter().filter(|v| v.unsearched).map(|v| v.name.as_str()).collect();
+    assert_eq!(unsearched, ["THE_PASSWORD"]);
+    assert!(secrets::leaks(&machine.world, &args.common, &mut |_| {}).unwrap().leaks.is_empty());
     let none = secrets::GetArgs { name: Some("NOT_THERE".into()), ..args.clone() };
     assert_eq!(get(&none).unwrap_err().kind(), lifeboat::Kind::NotThere);
     // What the shell makes of it is the value.
