@@ -52,6 +52,8 @@ Without --target everything goes where it was: into this user's home, and to the
 What is there already and the same is left alone: a file with the recorded size and time is, unless --overwrite or
 --verify-existing asks to read it. What differs stops the restore before anything is changed, without --overwrite.
 A GLOB is as for `lifeboat find`, and takes all that is below a match; only what holds it is read from the store.
+--delete removes, last of all, what the configuration of today would back up and the snapshot does not have: never what it
+leaves out, other sources, secrets whose bundle is not opened, or what could not be read when the snapshot was made.
 
 Examples:
   lifeboat restore --identity lifeboat-key.txt               everything, on a new machine
@@ -59,8 +61,9 @@ Examples:
   lifeboat restore 2026-11-20 --no-secrets --target old
   lifeboat restore --secrets-only --overwrite                the newest keys
   lifeboat restore \"3 days ago\" --path '~/.hermes/skills' --overwrite=if-changed --dry-run
+  lifeboat restore \"2 days ago\" --path '~/.hermes' --overwrite=if-changed --delete  back to that
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
+Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something or what should go stays, 4 damage found,
 10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
 130 interrupted.";
 
@@ -159,9 +162,41 @@ pub(super) struct RestoreArgs {
     /// Restore a snapshot whose signature does not verify
     #[arg(long)]
     allow_unsigned: bool,
+    /// Remove what a backup would store and the snapshot does not have; asks first
+    #[arg(long)]
+    delete: bool,
+    /// Remove it without being asked
+    #[arg(long, requires = "delete")]
+    yes: bool,
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+impl RestoreArgs {
+    fn args(self) -> restore::Args {
+        restore::Args {
+            snapshot: self.snapshot,
+            identity: self.identity,
+            store: self.store,
+            name: self.name,
+            target: self.target,
+            no_secrets: self.no_secrets,
+            secrets_only: self.secrets_only,
+            paths: self.paths,
+            overwrite: match self.overwrite {
+                None => Overwrite::Refuse,
+                Some(When::Never) => Overwrite::Never,
+                Some(When::IfChanged) => Overwrite::IfChanged,
+                Some(When::Always) => Overwrite::Always,
+            },
+            verify_existing: self.verify_existing,
+            allow_unsigned: self.allow_unsigned,
+            delete: self.delete,
+            yes: self.yes,
+            dry_run: self.dry_run,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -205,26 +240,7 @@ pub(super) fn list(world: &World, voice: Voice, a: ListArgs) -> ExitCode {
 }
 
 pub(super) fn restore(world: &World, voice: Voice, a: RestoreArgs) -> ExitCode {
-    let args = restore::Args {
-        snapshot: a.snapshot,
-        identity: a.identity,
-        store: a.store,
-        name: a.name,
-        target: a.target,
-        no_secrets: a.no_secrets,
-        secrets_only: a.secrets_only,
-        paths: a.paths,
-        overwrite: match a.overwrite {
-            None => Overwrite::Refuse,
-            Some(When::Never) => Overwrite::Never,
-            Some(When::IfChanged) => Overwrite::IfChanged,
-            Some(When::Always) => Overwrite::Always,
-        },
-        verify_existing: a.verify_existing,
-        allow_unsigned: a.allow_unsigned,
-        dry_run: a.dry_run,
-    };
     let mut printer = Printer::new(voice);
-    let result = restore::run(world, &args, &mut |e| printer.event(e));
+    let result = restore::run(world, &a.args(), &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::opened::{Opened, check_together, overridden};
+use super::surplus::{Removed, Surplus};
 use super::{Event, Events, bytes_text};
 use crate::error::{At as _, Error, Result};
 use crate::host::compare::{Fate, LinksAbove, Look, case_collisions, compare, free_bytes, leave, nearest_directory};
@@ -189,6 +190,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Where to, and what may happen there.
+    pub fn goal(&self) -> &Goal<'a> {
+        &self.goal
+    }
+
     /// Disk paths of what differs, and has to be replaced.
     pub fn different(&self) -> Vec<String> {
         self.with_fate(Fate::Differs)
@@ -258,7 +264,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Refuses what would harm the target.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When something differs that may not be replaced, or a database that would be is held open by a live process.
+    pub fn check(&self) -> Result<()> {
         let different = self.different();
         if !different.is_empty() && self.goal.overwrite == Overwrite::Refuse {
             let mut text = different.iter().take(NAMED_MAX).map(|p| format!("\n    {p}")).collect::<String>();
@@ -275,13 +284,7 @@ impl<'a> Plan<'a> {
                 let disk = self.goal.layout.to_disk(path);
                 let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
                 if let Some(holder) = Self::held(part, path, disk)? {
-                    let shown = printable_path(disk);
-                    let name = printable(holder.name.as_bytes());
-                    return Err(Error::failed(format!(
-                        "the database {shown} is in use by {name} (process {})",
-                        holder.pid
-                    ))
-                    .hint("stop that program, then run the restore again; nothing was changed"));
+                    return Err(database::in_use(disk, &holder));
                 }
             }
         }
@@ -298,11 +301,18 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Does it.
+    /// Does it, and then removes what is too much.
     ///
     /// # Errors
     /// When anything does not check out; nothing appeared at the target then, but perhaps directories above it.
-    pub fn carry_out(&self, world: &World, store: &Store, limits: &Limits, events: &mut Events<'_>) -> Result<()> {
+    pub fn carry_out(
+        &self,
+        world: &World,
+        store: &Store,
+        surplus: Option<&Surplus>,
+        limits: &Limits,
+        events: &mut Events<'_>,
+    ) -> Result<Removed> {
         self.check()?;
         if let Some(target) = self.goal.target {
             private_dir(target)?;
@@ -343,7 +353,10 @@ impl<'a> Plan<'a> {
         }
         // Their going away touches the directories they are in, whose times come last.
         drop(stages);
-        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))
+        // Only now that all is in place and proved. It touches directories, too.
+        let removed = surplus.map(|surplus| surplus.remove(world, events)).transpose()?.unwrap_or_default();
+        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))?;
+        Ok(removed)
     }
 
     /// What lies above the sources and is in no archive. Below `--target` nothing is anybody's own arrangement, and a

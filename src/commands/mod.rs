@@ -51,6 +51,7 @@ pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
 pub mod status;
+pub mod surplus;
 pub mod sweeping;
 pub mod verify;
 pub mod versions;

@@ -11,9 +11,11 @@ use super::look::homes;
 use super::opened::{Opened, keep_further_names, overridden};
 use super::reading::{Reading, Where};
 use super::snapshots::{Found, Wanted};
+use super::surplus::{self, Removed, Surplus};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
+use crate::host::prompt;
 use crate::host::world::World;
 use crate::model::asked::Globs;
 use crate::model::kit::Which;
@@ -46,6 +48,10 @@ pub struct Args {
     pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
+    /// Remove what the snapshot does not have.
+    pub delete: bool,
+    /// Do so without being asked.
+    pub yes: bool,
     /// Write nothing.
     pub dry_run: bool,
 }
@@ -64,6 +70,8 @@ impl Default for Args {
             overwrite: Overwrite::Refuse,
             verify_existing: false,
             allow_unsigned: false,
+            delete: false,
+            yes: false,
             dry_run: false,
         }
     }
@@ -100,6 +108,12 @@ pub struct Done {
     pub not_held: Vec<(&'static str, u64)>,
     /// Entries that stay as they are though they differ.
     pub left: u64,
+    /// Entries removed that the snapshot does not have.
+    pub removed: u64,
+    /// What was to be removed and stays, with the reasons.
+    pub kept: Vec<String>,
+    /// What would be removed, of a dry run.
+    pub surplus: Vec<String>,
     /// What differs at the target, of a dry run.
     pub different: Vec<String>,
     /// What comes to a place where nothing is, of a dry run.
@@ -136,9 +150,17 @@ impl Report for Done {
             let verb = if self.left == 1 { "differs and stays as it is" } else { "differ and stay as they are" };
             out.push_str(&format!("{} {verb}\n", entries(self.left)));
         }
+        match (self.dry_run, self.removed, self.surplus.len() as u64) {
+            (false, 1.., _) => {
+                out.push_str(&format!("{} removed that the snapshot does not have\n", entries(self.removed)))
+            }
+            (true, _, n @ 1..) => out.push_str(&format!("would remove {}\n", entries(n))),
+            _ => {}
+        }
         named(&mut out, "differs", &self.different);
         named(&mut out, "stays", &self.staying);
         named(&mut out, "new", &self.new);
+        named(&mut out, "removes", &self.surplus);
         for (kind, n) in &self.not_held {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
@@ -164,7 +186,8 @@ impl Report for Done {
     fn problems(&self) -> Vec<String> {
         let missing = self.older.iter().chain(&self.missing).map(|line| format!("missing: {line}"));
         let lost = |id| format!("missing: secrets bundle {id}, which the snapshot names, is not on the store");
-        missing.chain(self.lost_bundle.iter().map(lost)).collect()
+        let kept = self.kept.iter().map(|line| format!("not removed: {line}"));
+        missing.chain(self.lost_bundle.iter().map(lost)).chain(kept).collect()
     }
 }
 
@@ -238,12 +261,14 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         return Err(Error::not_there(format!("the snapshot has nothing that matches {}", printable(globs.as_bytes())))
             .hint("quote globs, so that the shell leaves them alone; `lifeboat find` shows what they match"));
     }
+    let surplus = if args.delete { Some(surplus(world, args, &reading, &archives, &plan, events)?) } else { None };
     let limits = Limits::default();
-    if args.dry_run {
+    let removed = if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
+        Removed::default()
     } else {
-        plan.carry_out(world, &reading.store, &limits, events)?;
-    }
+        plan.carry_out(world, &reading.store, surplus.as_ref(), &limits, events)?
+    };
     let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
     Ok(Done {
@@ -261,6 +286,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         older: plan.older(),
         not_held: limits.counts(),
         left: totals.left,
+        removed: removed.count,
+        kept: removed.kept,
+        surplus: surplus.filter(|_| args.dry_run).map_or(Vec::new(), |surplus| surplus.paths()),
         different: if args.dry_run { plan.different() } else { Vec::new() },
         new: if args.dry_run { plan.new_paths() } else { Vec::new() },
         staying: if args.dry_run { plan.left() } else { Vec::new() },
@@ -268,6 +296,42 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// What `--delete` will remove, which somebody has said yes to.
+fn surplus(
+    world: &World,
+    args: &Args,
+    reading: &Reading,
+    archives: &[Opened],
+    plan: &Plan<'_>,
+    events: &mut Events<'_>,
+) -> Result<Surplus> {
+    let ask = world.terminal && !args.yes && !args.dry_run;
+    if !ask && !args.yes && !args.dry_run {
+        return Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
+            .hint("--dry-run lists what would go, --yes answers"));
+    }
+    if !args.dry_run {
+        plan.check()?;
+    }
+    let mut own: Vec<PathBuf> = args.identity.iter().cloned().collect();
+    own.extend(reading.store.local().map(std::path::Path::to_owned));
+    let surplus = surplus::find(world, (&reading.series, &reading.store), archives, plan.goal(), &own, events)?;
+    if !ask || surplus.is_empty() {
+        return Ok(surplus);
+    }
+    let paths = surplus.paths();
+    let mut text = String::new();
+    named(&mut text, "removes", &paths);
+    text.lines().for_each(|line| events(Event::Note(line.to_owned())));
+    let what = if paths.len() == 1 { "this one entry".to_owned() } else { format!("these {} entries", paths.len()) };
+    match prompt::confirm(&format!("Restore, and remove {what} that the snapshot does not have?"))? {
+        Some(true) => Ok(surplus),
+        Some(false) => Err(Error::failed("the answer was no; nothing was changed")),
+        None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
+            .hint("--dry-run lists what would go, --yes answers")),
+    }
 }
 
 /// The bundle that a restored state archive names, where neither it nor a newer one was there to restore.

@@ -36,7 +36,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-pub use holder::{Holder, holder};
+pub use holder::{Holder, holder, in_use};
 
 use connect::Index;
 use probe::{Plan, Probe};

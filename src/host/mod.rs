@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod place;
 pub mod private_file;
 pub mod prompt;
+pub mod remove;
 pub mod replace;
 pub mod scan;
 pub mod scratch;

@@ -1,7 +1,7 @@
-//! Asking a person for a passphrase, where there is one.
+//! Asking a person for a passphrase, or for a yes, where there is one.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 
 use secrecy::SecretString;
 
@@ -24,6 +24,25 @@ pub fn passphrase(label: &str) -> Result<Option<SecretString>> {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(Error::failed("no passphrase was entered")),
         Err(e) => Err(Error::failed("cannot ask for a passphrase").because(e)),
     }
+}
+
+/// Asks a question that only a `y` or `yes` answers; `None` where nobody can be asked.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub fn confirm(question: &str) -> Result<Option<bool>> {
+    let Some(mut terminal) = terminal() else { return Ok(None) };
+    let mut ask = || {
+        write!(terminal, "{question} [y/N] ")?;
+        terminal.flush()?;
+        let mut answer = String::new();
+        BufReader::new(&terminal).read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    };
+    ask().map(Some).map_err(|e: std::io::Error| match e.kind() {
+        ErrorKind::Interrupted => Error::interrupted(),
+        _ => Error::failed("cannot ask on the terminal").because(e),
+    })
 }
 
 /// The terminal, if there is one and this process is in its foreground: a question asked in the background would

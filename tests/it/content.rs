@@ -396,7 +396,10 @@ fn exposure_names_every_archive_that_holds_a_value() {
 #[test]
 fn a_value_is_printed_to_a_pipe_alone() {
     let machine = Machine::new();
-    machine.write("agent/.env", "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\nTHE_PASSWORD=abc\n");
+    machine.write(
+        "agent/.env",
+        "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\nTHE_PASSWORD=abc\n",
+    );
     machine.write("agent/notes.md", "abc, as everybody knows");
     machine.write("agent/deep/.env", format!("OTHER_PASSWORD={VALUE}\n"));
     machine.init(&["agent"]);

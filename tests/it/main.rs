@@ -42,6 +42,8 @@ mod roundtrip;
 mod incremental;
 /// Restoring parts of snapshots, and onto what is there already.
 mod parts;
+/// What `restore --delete` removes, and what it never does.
+mod surplus;
 
 /// Histories of edits, and every snapshot of them.
 mod history;
