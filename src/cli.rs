@@ -1,5 +1,6 @@
 //! The command line: parsing, dispatch, help. A contract: scripts rely on it.
 
+mod copies;
 mod daily;
 mod keys;
 mod look;
@@ -93,6 +94,9 @@ enum Command {
     /// Whether snapshots and drills are young enough
     #[command(after_help = proof::STATUS_HELP)]
     Status(proof::StatusArgs),
+    /// Bring another store up to date; needs no identity
+    #[command(after_help = copies::COPY_HELP)]
+    Copy(copies::CopyArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = upkeep::PRUNE_HELP)]
     Prune(upkeep::PruneArgs),
@@ -166,6 +170,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Verify(a) => proof::verify(world, voice, a),
         Command::Drill(a) => proof::drill(world, voice, a),
         Command::Status(a) => proof::status(world, voice, a),
+        Command::Copy(a) => copies::copy(world, voice, a),
         Command::Prune(a) => upkeep::prune(world, voice, a),
         Command::Lifecycle(a) => upkeep::lifecycle(world, voice, a),
         Command::Keys(a) => keys::keys(world, voice, a),

@@ -298,6 +298,14 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
         return Err(is_taken(series));
     }
     put?;
+    put_documents(store)
+}
+
+/// Puts what a finder of the store needs.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn put_documents(store: &Store) -> Result<()> {
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
         // Another version of lifeboat may have left its own; both describe the same format.
         store.put_if_absent(name, text.as_bytes().to_vec())?;

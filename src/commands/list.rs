@@ -147,11 +147,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
     let own = own_key(world, &keys, configured.as_ref().map(|c| c.file.as_path()))?;
     let all: Vec<String> = match (&series, args.all) {
         (Some(series), false) => vec![series.clone()],
-        _ => store
-            .list_directories("keys")?
-            .iter()
-            .filter_map(|d| d.rsplit('/').next().filter(|n| is_name(n)).map(str::to_owned))
-            .collect(),
+        _ => self::series(&store)?,
     };
     let now = world.now();
     let mut listing = Listing { store: store.name(), snapshots: Vec::new(), hidden: Vec::new() };
@@ -193,8 +189,21 @@ fn own_key(world: &World, keys: &Keys, config_file: Option<&Path>) -> Result<Opt
     Ok(config_file.and_then(|file| signing_key(world, file).ok()).map(|key| key.public()))
 }
 
+/// Every series that has a key on the store.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub(super) fn series(store: &Store) -> Result<Vec<String>> {
+    let directories = store.list_directories("keys")?;
+    let names = directories.iter().filter_map(|d| d.rsplit('/').next().filter(|n| is_name(n)));
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// What the store itself says is the key of a series. It proves only that all of it was signed by one key.
-fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<PublicKey>> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<PublicKey>> {
     let Some(bytes) = store.get_if_there(&public_key(series, 1), 4096)? else { return Ok(None) };
     events(Event::Warning(format!(
         "signatures of {series} are checked with the key that stands on the store, which whoever can write to it could have put there"

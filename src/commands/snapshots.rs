@@ -36,9 +36,14 @@ pub struct Found {
     pub standing: Standing,
     /// SHA-256 of its commit.
     pub commit_sha256: [u8; 32],
+    /// SHA-256 of the commit's signature.
+    pub signature_sha256: [u8; 32],
     /// Its objects and their sizes, as listed.
     pub objects: BTreeMap<String, u64>,
 }
+
+/// What is listed of an archive: where it stands, and its objects with their sizes.
+pub type Listed = (Place, BTreeMap<String, u64>);
 
 impl Found {
     /// The commit, if it verifies.
@@ -80,19 +85,7 @@ impl Found {
 /// # Errors
 /// When the store cannot be listed or read.
 pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<Found>> {
-    let mut directories: Vec<String> = store.list_directories("state")?;
-    directories.iter_mut().for_each(|tier| *tier = format!("{tier}/{series}"));
-    directories.push(format!("secrets/{series}"));
-    directories.push(format!("{SECRETS_PINNED}/{series}"));
-    let mut places: BTreeMap<String, (Place, BTreeMap<String, u64>)> = BTreeMap::new();
-    for directory in directories {
-        for listed in store.list(&directory)? {
-            if let Some((place, name)) = Place::parse(&listed.key).filter(|(p, _)| p.series == series) {
-                let entry = places.entry(place.directory()).or_insert_with(|| (place.clone(), BTreeMap::new()));
-                entry.1.insert(name.to_owned(), listed.size);
-            }
-        }
-    }
+    let places = listed(store, series)?;
     let mut out: Vec<Found> =
         places.into_values().map(|(place, objects)| judge(store, key, place, objects)).collect::<Result<_>>()?;
     // Within a second ids are random, and only the signed numbers know.
@@ -105,6 +98,27 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     Ok(out)
 }
 
+/// All archives of a series by directory, as they are listed: nothing of them is read.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn listed(store: &Store, series: &str) -> Result<BTreeMap<String, Listed>> {
+    let mut directories: Vec<String> = store.list_directories("state")?;
+    directories.iter_mut().for_each(|tier| *tier = format!("{tier}/{series}"));
+    directories.push(format!("secrets/{series}"));
+    directories.push(format!("{SECRETS_PINNED}/{series}"));
+    let mut places: BTreeMap<String, Listed> = BTreeMap::new();
+    for directory in directories {
+        for listed in store.list(&directory)? {
+            if let Some((place, name)) = Place::parse(&listed.key).filter(|(p, _)| p.series == series) {
+                let entry = places.entry(place.directory()).or_insert_with(|| (place.clone(), BTreeMap::new()));
+                entry.1.insert(name.to_owned(), listed.size);
+            }
+        }
+    }
+    Ok(places)
+}
+
 /// One archive, judged by its commit and signature alone; its objects are not listed.
 ///
 /// # Errors
@@ -113,11 +127,17 @@ pub fn look_at(store: &Store, key: &PublicKey, place: Place) -> Result<Found> {
     judge(store, Some(key), place, BTreeMap::new())
 }
 
-fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
-    let mut found = Found { place, standing: Standing::Incomplete, commit_sha256: [0; 32], objects };
+/// One archive, judged by its commit and signature, with its objects as they were listed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
+    let (standing, none) = (Standing::Incomplete, [0; 32]);
+    let mut found = Found { place, standing, commit_sha256: none, signature_sha256: none, objects };
     let Some(bytes) = store.get_if_there(&found.place.object(COMMIT), COMMIT_BYTES_MAX)? else { return Ok(found) };
     found.commit_sha256 = sha256(&bytes);
     let signature = store.get_if_there(&found.place.object(SIGNATURE), SIGNATURE_BYTES_MAX)?;
+    found.signature_sha256 = signature.as_deref().map_or(none, sha256);
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::damaged("the commit is not text"));
     let commit = text.as_ref().map_err(clone_error).and_then(|t| Commit::parse(t));
     let verdict = check(&found.place, key, &bytes, signature.as_deref(), commit.as_ref());

@@ -27,13 +27,13 @@ use crate::world::{Machine, NOW};
 
 /// When an operation fails.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+pub struct Plan {
     /// The first that fails.
-    nth: usize,
+    pub nth: usize,
     /// Whether all after it do, too.
-    for_ever: bool,
+    pub for_ever: bool,
     /// Whether it has its effect all the same, and only the answer is lost.
-    after: bool,
+    pub after: bool,
     /// Whether the disk is full: then only puts fail.
     full: bool,
     /// Whether only deletes fail.
@@ -135,12 +135,12 @@ impl ObjectStore for Faulty {
 }
 
 /// Runs `run` once for each plan until no operation is left to fail; `check` sees each plan and what became of it.
-fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full, deletes: false }, prepare, run);
 }
 
 /// The same for each delete.
-fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full: false, deletes: true }, prepare, run);
 }
 
@@ -161,14 +161,15 @@ fn each<T>(kind: Plan, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wra
     }
 }
 
-struct Wrap {
+/// A plan, ready to be put between a machine and its store.
+pub struct Wrap {
     plan: Plan,
     done: Arc<AtomicUsize>,
 }
 
 impl Wrap {
     /// Runs with the faulty store, and tells whether anything failed.
-    fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
+    pub fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
         let (plan, done) = (self.plan, Arc::clone(&self.done));
         machine.world.wrap_store = Some(Arc::new(move |inner| {
             Arc::new(Faulty { inner, plan, done: Arc::clone(&done) }) as Arc<dyn ObjectStore>

@@ -78,6 +78,9 @@ mod simulation;
 /// What is past its life goes, and nothing else.
 mod prune;
 
+/// Copies on other stores, mirrors, and what is kept without end.
+mod copies;
+
 /// Buckets in this process.
 mod fake_cloud;
 /// What a bucket is told to do by itself.
