@@ -17,6 +17,7 @@ use crate::commands::{
 use crate::error::Error;
 use crate::host::world::World;
 use crate::model::lifecycle::Cloud;
+use crate::model::upload::parse_rate;
 use crate::model::watch::Moment;
 use crate::output::{self, Printer, Voice};
 
@@ -445,6 +446,9 @@ struct BackupArgs {
     /// The configuration's recipients, store and rules are meant to be as they are: do not warn of the change again
     #[arg(long, conflicts_with = "dry_run")]
     accept_policy: bool,
+    /// Send no faster than this to a bucket, as 2MiB/s or 10Mbit/s [default: limit_upload in the configuration]
+    #[arg(long, value_name = "RATE")]
+    limit_upload: Option<String>,
 }
 
 #[derive(Args)]
@@ -676,8 +680,12 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         Command::Backup(a) => {
-            let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy } = a;
-            let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy };
+            let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload } = a;
+            let limit_upload = match limit_upload.as_deref().map(parse_rate).transpose() {
+                Ok(limit) => limit,
+                Err(e) => return output::finish(voice, &mut printer, Err::<backup::Done, _>(e)),
+            };
+            let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload };
             if dry_run {
                 let result = backup::run(world, &args, &mut |e| printer.event(e));
                 return output::finish(voice, &mut printer, result);
