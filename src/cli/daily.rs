@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::commands::bring_back::Overwrite;
 use crate::commands::{backup, drill, hooks, init, list, restore};
 use crate::host::world::World;
+use crate::model::upload::parse_rate;
 use crate::model::watch::Moment;
 use crate::output::{self, Printer, Voice};
 
@@ -109,6 +110,9 @@ pub(super) struct BackupArgs {
     /// The configuration's recipients, store and rules are meant to be as they are: do not warn of the change again
     #[arg(long, conflicts_with = "dry_run")]
     accept_policy: bool,
+    /// Send no faster than this to a bucket, as 2MiB/s or 10Mbit/s [default: limit_upload in the configuration]
+    #[arg(long, value_name = "RATE")]
+    limit_upload: Option<String>,
 }
 
 #[derive(Args)]
@@ -215,9 +219,13 @@ pub(super) fn init(world: &World, voice: Voice, a: InitArgs) -> ExitCode {
 }
 
 pub(super) fn backup(world: &World, voice: Voice, a: BackupArgs) -> ExitCode {
-    let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy } = a;
-    let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy };
+    let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload } = a;
     let mut printer = Printer::new(voice);
+    let limit_upload = match limit_upload.as_deref().map(parse_rate).transpose() {
+        Ok(limit) => limit,
+        Err(e) => return output::finish(voice, &mut printer, Err::<backup::Done, _>(e)),
+    };
+    let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload };
     if dry_run {
         let result = backup::run(world, &args, &mut |e| printer.event(e));
         return output::finish(voice, &mut printer, result);

@@ -43,6 +43,8 @@ pub struct Args {
     pub dry_run: bool,
     /// Recipients, store and rules are meant to be what they are.
     pub accept_policy: bool,
+    /// The most that leaves for a bucket, in bytes per second, whatever the configuration says.
+    pub limit_upload: Option<u64>,
 }
 
 /// One archive of the snapshot.
@@ -165,7 +167,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     };
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let store = Store::open(world, &config.store, Access::Existing)?;
+    let limit = args.limit_upload.or(config.upload.limit);
+    let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
     let _lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));

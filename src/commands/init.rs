@@ -22,6 +22,7 @@ use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::upload::Upload;
 use crate::model::watch::{Hooks, Status};
 use crate::stream::age_keys::{self, Identities, Recipients};
 use crate::stream::sign::{PublicKey, SigningKey};
@@ -458,6 +459,7 @@ fn finish(
         sources,
         tiers: config::default_tiers(),
         archive: config::Archive::default(),
+        upload: Upload::default(),
         status: Status::default(),
         hooks: Hooks::default(),
         guard: Bounds::default(),

@@ -139,9 +139,10 @@ pub fn write<'a>(
     let recipients = recipients(run.config, terms.archive)?;
     let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
     let options = Options { uploads: run.store.uploads(), ..options(run.config, terms.archive, bytes) };
+    let class = run.config.upload.class(terms.tier.as_deref()).map(str::to_owned);
     let put = |name: &str, bytes: Bytes| {
         run.world.check_stop()?;
-        run.store.put(&place.object(name), bytes).map(|_| ())
+        run.store.put_volume(&place.object(name), bytes, class.as_deref()).map(|_| ())
     };
     let ((outcome, listing, lines), written) = archive_writer::write(&options, &recipients, &put, |tar| {
         let checks = state.as_ref().map(|state| state.checks);

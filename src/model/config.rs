@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::guard::Bounds;
+use super::upload::Upload;
 use super::watch::{Hooks, Status};
 use crate::error::Result;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub tiers: Vec<Tier>,
     /// How archives are written.
     pub archive: Archive,
+    /// How volumes go to the store.
+    pub upload: Upload,
     /// How old the newest may be.
     pub status: Status,
     /// Who is told what became of a backup.

@@ -11,6 +11,7 @@ use crate::model::config::{
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
 use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
+use crate::model::upload::{self, RawClasses};
 use crate::model::{patterns, preset};
 
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -24,6 +25,7 @@ pub(super) fn read(text: &str) -> Result<Config> {
 struct Raw {
     name: Spanned<String>,
     store: Spanned<String>,
+    limit_upload: Option<Spanned<String>>,
     state: Spanned<RawState>,
     secrets: Spanned<RawSecrets>,
     #[serde(default)]
@@ -32,6 +34,8 @@ struct Raw {
     tiers: RawTiers,
     #[serde(default)]
     archive: RawArchive,
+    #[serde(default)]
+    storage_class: RawClasses,
     #[serde(default)]
     status: RawStatus,
     #[serde(default)]
@@ -155,11 +159,12 @@ impl Reader<'_> {
         }
         let tiers = self.tiers(raw.tiers)?;
         let archive = self.archive(raw.archive)?;
+        let upload = upload::read(self, raw.limit_upload, raw.storage_class)?;
         let status = config_watch::status(self, raw.status)?;
         let hooks = config_watch::hooks(self, raw.hooks)?;
         let guard = config_watch::guard(self, raw.guard)?;
         let store = raw.store.into_inner();
-        Ok(Config { name, store, state, secrets, sources, tiers, archive, status, hooks, guard })
+        Ok(Config { name, store, state, secrets, sources, tiers, archive, upload, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {

@@ -10,6 +10,7 @@ pub(super) fn render(config: &Config) -> String {
     );
     assign(&mut out, "name", &quoted(&config.name), "the series: this machine's line of snapshots");
     assign(&mut out, "store", &quoted(&config.store), "where snapshots go");
+    super::upload::render_limit(&mut out, &config.upload);
 
     out.push_str("\n# Memories, transcripts, databases, projects.\n[state]\n");
     assign(&mut out, "recipients", &list(&config.state.recipients), "who can open it");
@@ -45,6 +46,7 @@ pub(super) fn render(config: &Config) -> String {
     assign(&mut out, "level", &config.archive.level.to_string(), "zstd, 1 to 19");
     let check = "decompress and compare every frame before it is sealed";
     assign(&mut out, "check_frames", &config.archive.check_frames.to_string(), check);
+    super::upload::render_classes(&mut out, &config.upload);
     super::config_watch::render(&mut out, config);
     out
 }

@@ -40,6 +40,7 @@ pub mod sweep;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
+pub mod upload;
 mod varint;
 pub mod walk;
 pub mod watch;

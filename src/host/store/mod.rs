@@ -28,7 +28,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
+use object_store::{
+    Attribute, Attributes, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+};
 
 pub use self::attack::{Attempt, Outcome};
 pub use self::location::{Bucket, Location, Provider};
@@ -261,8 +263,20 @@ impl Store {
     /// # Errors
     /// As [`Store::put`].
     pub fn put_chunks(&self, key: &str, chunks: Vec<Bytes>) -> Result<Put> {
+        self.put_into(key, chunks, None)
+    }
+
+    /// [`Store::put`] into a storage class of a bucket, as its cloud writes it; a directory has none.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_volume(&self, key: &str, bytes: Bytes, class: Option<&str>) -> Result<Put> {
+        self.put_into(key, vec![bytes], class)
+    }
+
+    fn put_into(&self, key: &str, chunks: Vec<Bytes>, class: Option<&str>) -> Result<Put> {
         let size: u64 = chunks.iter().map(|c| c.len() as u64).sum();
-        let failure = match self.try_put(key, &chunks) {
+        let failure = match self.try_put(key, &chunks, class) {
             Ok(()) => return Ok(Put::Created),
             Err(Failed::Stopped) => return Err(Error::interrupted()),
             Err(e) => e,
@@ -291,7 +305,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        match self.try_put(key, &[bytes.into()]) {
+        match self.try_put(key, &[bytes.into()], None) {
             Ok(()) => Ok(true),
             Err(Failed::Near(object_store::Error::AlreadyExists { .. })) => Ok(false),
             Err(e) if e.class() == Class::Exists => Ok(false),
@@ -299,11 +313,16 @@ impl Store {
         }
     }
 
-    fn try_put(&self, key: &str, chunks: &[Bytes]) -> Result<(), Failed> {
+    fn try_put(&self, key: &str, chunks: &[Bytes], class: Option<&str>) -> Result<(), Failed> {
         let payload = PutPayload::from_iter(chunks.iter().cloned());
         let location = Key::from(key);
+        let mut attributes = Attributes::new();
+        if let Some(class) = class.filter(|_| self.shared.far) {
+            attributes.insert(Attribute::StorageClass, class.to_owned().into());
+        }
         let put = || {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let attributes = attributes.clone();
+            let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
             self.shared.inner.put_opts(&location, payload.clone(), options)
         };
         let lost = || {
