@@ -12,7 +12,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
 
 use crate::commands::bring_back::Overwrite;
 use crate::commands::{
-    backup, doctor, drill, hooks, init, keys, lifecycle, list, prune, restore, rotate, secrets, status, verify,
+    accept, backup, doctor, drill, hooks, init, keys, lifecycle, list, prune, restore, rotate, secrets, status, verify,
 };
 use crate::error::Error;
 use crate::host::world::World;
@@ -68,6 +68,9 @@ enum Command {
     /// Check configuration, keys, clock, store and rights, and say what to do
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Say that what the last backup found suspicious is as it should be
+    #[command(after_help = ACCEPT_HELP)]
+    Accept(AcceptArgs),
     /// Show what is in a snapshot
     #[command(after_help = look::LS_HELP)]
     Ls(look::LsArgs),
@@ -137,8 +140,22 @@ Examples:
 [hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
 They cannot change what becomes of the backup; URLs are called with curl.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
-10 store or source missing, 11 another run holds the lock, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read, 6 written but what is there looks as if
+something went wrong (`lifeboat accept --help`), 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
+
+const ACCEPT_HELP: &str = "\
+A backup that sees much of a home gone, emptied or rewritten writes its snapshot all the same, marks it and exits with 6. Marked
+snapshots fill no day, week or month, and `restore --good` passes over them. Those that follow stay marked until this is
+said of the newest, or for 14 days. Where something did go wrong, first put it right:
+
+  lifeboat restore latest --good --dry-run --overwrite     what the last good snapshot would bring back
+  lifeboat restore latest --good --overwrite
+  lifeboat backup                                the home as it is now; still marked
+  lifeboat accept                                that is as it should be
+
+The next backup says so on the store. [guard] in the configuration has the bounds.
+
+Exit codes: 0 done, 1 failed, 2 usage, 10 nothing is marked or the configuration is missing, 11 another run holds the lock.";
 
 const LIST_HELP: &str = "\
 Columns: the snapshot, its tier, its own size, its parent (the end of that one's id), how many snapshots its chain has and
@@ -448,6 +465,13 @@ struct BackupArgs {
 }
 
 #[derive(Args)]
+struct AcceptArgs {
+    /// Which snapshot [default: the newest that is marked]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
+}
+
+#[derive(Args)]
 struct ListArgs {
     /// Every series on the store
     #[arg(long)]
@@ -498,6 +522,9 @@ struct RestoreArgs {
     /// Restore a snapshot whose signature does not verify
     #[arg(long)]
     allow_unsigned: bool,
+    /// Pass over snapshots that are marked as suspicious, with the secrets of that time
+    #[arg(long)]
+    good: bool,
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -675,20 +702,10 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             let result = init::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
-        Command::Backup(a) => {
-            let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy } = a;
-            let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy };
-            if dry_run {
-                let result = backup::run(world, &args, &mut |e| printer.event(e));
-                return output::finish(voice, &mut printer, result);
-            }
-            drill::sweep(world, &mut |e| printer.event(e));
-            hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
-            let result = backup::run(world, &args, &mut |e| printer.event(e));
-            let code = hooks::exit_code(&result);
-            let exit = output::finish(voice, &mut printer, result);
-            hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
-            exit
+        Command::Backup(a) => backup_command(world, voice, a),
+        Command::Accept(AcceptArgs { snapshot }) => {
+            let result = accept::run(world, &accept::Args { snapshot }, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
         }
         Command::List(a) => {
             let ListArgs { all, store, name, identity } = a;
@@ -719,6 +736,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 },
                 verify_existing: a.verify_existing,
                 allow_unsigned: a.allow_unsigned,
+                good: a.good,
                 dry_run: a.dry_run,
             };
             let result = restore::run(world, &args, &mut |e| printer.event(e));
@@ -767,6 +785,24 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Keys(a) => keys_command(world, voice, a.what),
         Command::Secrets(a) => secrets_command(world, voice, a),
     }
+}
+
+/// A backup, with the hooks around it.
+fn backup_command(world: &World, voice: Voice, a: BackupArgs) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy } = a;
+    let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy };
+    if dry_run {
+        let result = backup::run(world, &args, &mut |e| printer.event(e));
+        return output::finish(voice, &mut printer, result);
+    }
+    drill::sweep(world, &mut |e| printer.event(e));
+    hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
+    let result = backup::run(world, &args, &mut |e| printer.event(e));
+    let code = hooks::exit_code(&result);
+    let exit = output::finish(voice, &mut printer, result);
+    hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
+    exit
 }
 
 fn secrets_command(world: &World, voice: Voice, asked: SecretsArgs) -> ExitCode {

@@ -46,6 +46,8 @@ pub struct Args {
     pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
+    /// Pass over what is marked as suspicious.
+    pub good: bool,
     /// Write nothing.
     pub dry_run: bool,
 }
@@ -64,6 +66,7 @@ impl Default for Args {
             overwrite: Overwrite::Refuse,
             verify_existing: false,
             allow_unsigned: false,
+            good: false,
             dry_run: false,
         }
     }
@@ -198,6 +201,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         store: args.store.clone(),
         name: args.name.clone(),
         allow_unsigned: args.allow_unsigned,
+        good: args.good,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
     let mut archives = open_archives(args, &wanted, &mut reading, events)?;
