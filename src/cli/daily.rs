@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::commands::bring_back::Overwrite;
-use crate::commands::{backup, drill, hooks, init, list, restore};
+use crate::commands::{accept, backup, drill, hooks, init, list, restore};
 use crate::host::world::World;
 use crate::model::upload::parse_rate;
 use crate::model::watch::Moment;
@@ -32,8 +32,22 @@ Examples:
 [hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
 They cannot change what becomes of the backup; URLs are called with curl.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
-10 store or source missing, 11 another run holds the lock, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read, 6 written but what is there looks as if
+something went wrong (`lifeboat accept --help`), 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
+
+pub(super) const ACCEPT_HELP: &str = "\
+A backup that sees much of a home gone, emptied or rewritten writes its snapshot all the same, marks it and exits with 6. Marked
+snapshots fill no day, week or month, and `restore --good` passes over them. Those that follow stay marked until this is
+said of the newest, or for 14 days. Where something did go wrong, first put it right:
+
+  lifeboat restore latest --good --dry-run --overwrite     what the last good snapshot would bring back
+  lifeboat restore latest --good --overwrite
+  lifeboat backup                                the home as it is now; still marked
+  lifeboat accept                                that is as it should be
+
+The next backup says so on the store. [guard] in the configuration has the bounds.
+
+Exit codes: 0 done, 1 failed, 2 usage, 10 nothing is marked or the configuration is missing, 11 another run holds the lock.";
 
 pub(super) const LIST_HELP: &str = "\
 Columns: the snapshot, its tier, its own size, its parent (the end of that one's id), how many snapshots its chain has and
@@ -116,6 +130,13 @@ pub(super) struct BackupArgs {
 }
 
 #[derive(Args)]
+pub(super) struct AcceptArgs {
+    /// Which snapshot [default: the newest that is marked]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
+}
+
+#[derive(Args)]
 pub(super) struct ListArgs {
     /// Every series on the store
     #[arg(long)]
@@ -166,6 +187,9 @@ pub(super) struct RestoreArgs {
     /// Restore a snapshot whose signature does not verify
     #[arg(long)]
     allow_unsigned: bool,
+    /// Pass over snapshots that are marked as suspicious, with the secrets of that time
+    #[arg(long)]
+    good: bool,
     /// Remove what a backup would store and the snapshot does not have; asks first
     #[arg(long)]
     delete: bool,
@@ -196,6 +220,7 @@ impl RestoreArgs {
             },
             verify_existing: self.verify_existing,
             allow_unsigned: self.allow_unsigned,
+            good: self.good,
             delete: self.delete,
             yes: self.yes,
             dry_run: self.dry_run,
@@ -244,6 +269,12 @@ pub(super) fn list(world: &World, voice: Voice, a: ListArgs) -> ExitCode {
     let args = list::Args { all, store, name, identity };
     let mut printer = Printer::new(voice);
     let result = list::run(world, &args, &mut |e| printer.event(e));
+    output::finish(voice, &mut printer, result)
+}
+
+pub(super) fn accept(world: &World, voice: Voice, AcceptArgs { snapshot }: AcceptArgs) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    let result = accept::run(world, &accept::Args { snapshot }, &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }
 

@@ -13,7 +13,7 @@ use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
-use super::write_archive::{Committed, Run, settle};
+use super::write_archive::{Committed, Run, clock_text, settle};
 use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
@@ -101,6 +101,13 @@ pub struct Done {
     pub leaked_values: u64,
     /// Files of the state that they were seen in.
     pub leaking_files: u64,
+    /// Why what was seen looks as if something had gone wrong on this machine; also what earlier runs found, until somebody
+    /// answers.
+    pub suspicious: Vec<String>,
+    /// RFC 3339: when that was seen first.
+    pub alarm_since: Option<String>,
+    /// The newest snapshot that is not marked, if there is an alarm.
+    pub last_good: Option<String>,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -151,7 +158,30 @@ impl Report for Done {
 
     fn problems(&self) -> Vec<String> {
         let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
-        unreadable.chain(self.warnings.iter().cloned()).collect()
+        unreadable.chain(self.warnings.iter().cloned()).chain(self.alarm()).collect()
+    }
+
+    fn verdict(&self) -> Option<crate::Kind> {
+        match self.alarm_since {
+            Some(_) => Some(crate::Kind::Suspicious),
+            None => (!self.problems().is_empty()).then_some(crate::Kind::Incomplete),
+        }
+    }
+}
+
+impl Done {
+    /// What is suspicious, and the way back.
+    fn alarm(&self) -> Vec<String> {
+        let Some(since) = &self.alarm_since else { return Vec::new() };
+        let mut out: Vec<String> = self.suspicious.iter().map(|line| format!("suspicious: {line}")).collect();
+        let marked = "snapshots are marked as suspicious until `lifeboat accept` says that all is as it should be";
+        out.push(format!("since {since} {marked}"));
+        if let Some(good) = &self.last_good {
+            out.push(format!(
+                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; `lifeboat pin {good}`, on a machine that may write there, keeps it"
+            ));
+        }
+        out
     }
 }
 
@@ -327,13 +357,19 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.unreadable.extend(outcome.unreadable);
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
+    if let Some(alarm) = outcome.alarm {
+        done.suspicious = alarm.findings;
+        done.alarm_since = Some(clock_text(alarm.pending.since));
+        done.last_good = alarm.good.map(|id| id.to_string());
+    }
     match outcome.committed {
         Some(committed) => done.state = Some(take(&committed, done)),
         None => done.unchanged = done.secrets.is_none(),
     }
     tell_leaks(&secrets_bundle, &mut lineage, before, outcome.leaks, found, done, events)?;
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
-    if done.state.is_some() && outcome.due && run.store.local().is_some() {
+    // While an alarm is open, nothing goes.
+    if done.state.is_some() && outcome.due && done.alarm_since.is_none() && run.store.local().is_some() {
         match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
             Ok(pruned) => done.pruned = pruned.removed.len() as u64,
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::session::{Keys, configuration, signing_key};
-use super::snapshots::{self, Found, Standing};
+use super::snapshots::{self, Doubts, Found, Standing};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text};
+use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
@@ -65,6 +65,8 @@ pub struct Row {
     pub status: &'static str,
     /// More about a status that is not `ok`.
     pub note: Option<String>,
+    /// How many reasons there are to doubt what it holds, until somebody accepts it.
+    pub suspicious: Option<u64>,
 }
 
 /// What is on the store.
@@ -96,6 +98,9 @@ impl Report for Listing {
                 ("ok", _) => {}
                 (status, Some(note)) => out.push_str(&format!("  {status}: {note}\n")),
                 (status, None) => out.push_str(&format!("  {status}\n")),
+            }
+            if let Some(n) = row.suspicious {
+                out.push_str(&format!("  suspicious: {}, and nobody accepted it\n", count_text(n, "reason")));
             }
         }
         for line in &self.hidden {
@@ -159,7 +164,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
         let found = snapshots::load(&store, &name, key.as_ref())?;
         listing.hidden.extend(snapshots::hidden(&found, now));
         let tiers = config.filter(|c| c.name == name).map_or_else(default_tiers, |c| c.tiers.clone());
-        let chains = Chains { links: links(&found), tiers: &tiers, now };
+        let chains = Chains { links: links(&found), tiers: &tiers, doubts: Doubts::of(&found), now };
         for one in &found {
             let files = files(&store, one, &mut keys);
             listing.snapshots.push(row(one, files, &chains));
@@ -231,6 +236,7 @@ fn files(store: &Store, found: &Found, keys: &mut Keys) -> Option<u64> {
 struct Chains<'a> {
     links: Links,
     tiers: &'a [Tier],
+    doubts: Doubts<'a>,
     now: i64,
 }
 
@@ -306,5 +312,6 @@ fn row(found: &Found, files: Option<u64>, chains: &Chains<'_>) -> Row {
         files,
         status,
         note,
+        suspicious: commit.filter(|c| chains.doubts.about(c)).and_then(|c| c.suspicious),
     }
 }

@@ -3,6 +3,7 @@
 //! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
 //! through [`Event`]s.
 
+pub mod accept;
 pub mod agents;
 pub mod backup;
 pub mod bring_back;
@@ -14,6 +15,7 @@ pub mod changes;
 pub mod content_rule;
 pub mod contents;
 pub mod copy;
+pub mod counts;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
@@ -21,6 +23,7 @@ pub mod dump;
 pub mod file_reader;
 pub mod find;
 pub mod fleet;
+pub mod guard;
 pub mod hooks;
 pub mod init;
 pub mod keys;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::session::{Configured, configuration, open_catalog, signing_key};
-use super::snapshots::{self, Found, Standing};
+use super::snapshots::{self, Doubts, Found, Standing};
 use super::write_archive::settle;
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::host::world::{Lock, World};
 use crate::model::chain::Link;
 use crate::model::config::Config;
 use crate::model::prune::{self, Held, Question};
-use crate::model::store_key::{COMMIT, MANIFEST, SIGNATURE, SnapshotId};
+use crate::model::store_key::{COMMIT, MANIFEST, SIGNATURE};
 use crate::stream::sign::PublicKey;
 
 /// What `prune` was asked to do.
@@ -132,8 +132,8 @@ struct Request {
 fn prune(world: &World, store: &Store, config: &Config, key: &PublicKey, request: Request) -> Result<Done> {
     let all = snapshots::load(store, &config.name, Some(key))?;
     let total = all.len();
-    let accepted: Vec<&SnapshotId> = all.iter().filter_map(Found::verified).flat_map(|c| &c.accept).collect();
-    let judged = all.iter().filter_map(|found| Some((found, held(found, &accepted)?)));
+    let doubts = Doubts::of(&all);
+    let judged = all.iter().filter_map(|found| Some((found, held(found, &doubts)?)));
     let (ours, held): (Vec<&Found>, Vec<Held>) = judged.unzip();
     let Request { args, began } = request;
     let plan = prune::plan(&Question { held: &held, now: world.now(), began, clock_is_right: args.yes });
@@ -165,7 +165,7 @@ fn prune(world: &World, store: &Store, config: &Config, key: &PublicKey, request
 }
 
 /// What the plan has to know of an archive; `None` for one that does not verify.
-fn held(found: &Found, accepted: &[&SnapshotId]) -> Option<Held> {
+fn held(found: &Found, doubts: &Doubts<'_>) -> Option<Held> {
     let (archive, pinned) = (found.place.archive, found.place.is_pinned());
     match &found.standing {
         Standing::Unverified { .. } => None,
@@ -180,8 +180,7 @@ fn held(found: &Found, accepted: &[&SnapshotId]) -> Option<Held> {
                 None => prune::Standing::Whole,
                 Some(_) => prune::Standing::Damaged,
             };
-            let suspicious = commit.suspicious.is_some_and(|n| n > 0) && !accepted.contains(&&commit.id);
-            Some(Held { archive, link: Link::of(commit), standing, suspicious, pinned })
+            Some(Held { archive, link: Link::of(commit), standing, suspicious: doubts.about(commit), pinned })
         }
     }
 }

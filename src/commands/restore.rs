@@ -52,6 +52,8 @@ pub struct Args {
     pub delete: bool,
     /// Do so without being asked.
     pub yes: bool,
+    /// Pass over what is marked as suspicious.
+    pub good: bool,
     /// Write nothing.
     pub dry_run: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Args {
             allow_unsigned: false,
             delete: false,
             yes: false,
+            good: false,
             dry_run: false,
         }
     }
@@ -221,6 +224,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         store: args.store.clone(),
         name: args.name.clone(),
         allow_unsigned: args.allow_unsigned,
+        good: args.good,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
     let mut archives = open_archives(args, &wanted, &mut reading, events)?;

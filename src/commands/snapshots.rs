@@ -1,6 +1,6 @@
 //! What is on the store, judged: which commits verify, what is incomplete, what somebody tampered with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::session::sha256;
 use crate::error::{Error, Kind, Result};
@@ -77,6 +77,23 @@ impl Found {
     pub fn reference(&self) -> Option<Reference> {
         let commit = self.verified()?;
         Some(Reference { id: commit.id.clone(), sha256: self.commit_sha256, life: Some(commit.life) })
+    }
+}
+
+/// What later commits say about suspicious ones.
+pub struct Doubts<'a> {
+    accepted: HashSet<&'a SnapshotId>,
+}
+
+impl<'a> Doubts<'a> {
+    /// What the commits that verify accept.
+    pub fn of(found: &'a [Found]) -> Doubts<'a> {
+        Doubts { accepted: found.iter().filter_map(Found::verified).flat_map(|c| &c.accept).collect() }
+    }
+
+    /// Whether a commit carries a mark that nobody has answered.
+    pub fn about(&self, commit: &Commit) -> bool {
+        commit.suspicious.is_some_and(|n| n > 0) && !self.accepted.contains(&commit.id)
     }
 }
 
@@ -173,6 +190,7 @@ fn check(
 }
 
 /// Which archive a person means by `SNAPSHOT`.
+#[derive(Clone)]
 pub enum Wanted {
     /// The newest that verifies.
     Latest,
@@ -264,9 +282,36 @@ pub fn choose<'a>(
     allow_unsigned: bool,
     now: i64,
 ) -> Result<Choice<'a>> {
+    choose_among(found, archive, wanted, allow_unsigned, now, &|_| true)
+}
+
+/// The same among state archives that nobody doubts. A chain may still have members that were doubted.
+///
+/// # Errors
+/// As [`choose`], and [`Kind::NotThere`] when all that is meant is doubted.
+pub fn choose_good<'a>(found: &'a [Found], wanted: &Wanted, allow_unsigned: bool, now: i64) -> Result<Choice<'a>> {
+    let doubts = Doubts::of(found);
+    let is_good = |f: &Found| f.usable(allow_unsigned).is_some_and(|commit| !doubts.about(commit));
+    choose_among(found, Archive::State, wanted, allow_unsigned, now, &is_good)
+}
+
+fn choose_among<'a>(
+    found: &'a [Found],
+    archive: Archive,
+    wanted: &Wanted,
+    allow_unsigned: bool,
+    now: i64,
+    is_good: &dyn Fn(&Found) -> bool,
+) -> Result<Choice<'a>> {
     let of_kind: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive).collect();
     let matching: Vec<&Found> = of_kind.iter().copied().filter(|f| wanted.matches(&f.place.id)).collect();
     let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| f.usable(allow_unsigned).is_some()).collect();
+    let there = candidates.len();
+    candidates.retain(|f| is_good(f));
+    if candidates.is_empty() && there > 0 {
+        return Err(Error::not_there("all that was asked for is marked as suspicious")
+            .hint("leave out --good to take it all the same; `lifeboat list` shows which are marked"));
+    }
     // Pinned copies are the same snapshot once more, and anybody can put one beside it that lacks its volumes.
     candidates.sort_by_key(|f| (seq(f), f.place.id.clone(), f.damage().is_none(), !f.place.is_pinned()));
     if let Wanted::Id(text) = wanted {

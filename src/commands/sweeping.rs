@@ -14,6 +14,7 @@ use super::content_rule::{Judged, each_beside};
 use super::write_archive::Run;
 use super::{Event, Events, count_text};
 use crate::error::{Error, Result};
+use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, Source};
 use crate::host::source;
 use crate::model::config::Sweep as Policy;
@@ -275,7 +276,18 @@ pub fn untold(run: &Run<'_>, values: &Values, leaks: &[Found], full: bool) -> Re
     let before = told.len();
     told.extend(leaks.iter().map(|leak| tag(&key, &[values.named[leak.value].1.expose(), &leak.path])));
     let any = told.len() > before;
+    if full && !any {
+        run.catalog.set_fact(TOLD, "")?;
+    }
     Ok(Untold { any, told: told.into_iter().collect::<Vec<_>>().join("\n") })
+}
+
+/// In how many places of the state values of secrets were seen since the last full; a value in two files is two places.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub fn places(catalog: &Catalog) -> Result<u64> {
+    Ok(catalog.fact(TOLD)?.map_or(0, |told| told.lines().count() as u64))
 }
 
 /// What [`untold`] found.

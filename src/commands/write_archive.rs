@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::changes::{Changes, Places};
+use super::guard::Guard;
 use super::listing::{Listing, Unlisted};
 use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
@@ -79,6 +80,10 @@ pub struct Terms {
     pub bundle: Option<Reference>,
     /// Secrets: what is known of them.
     pub notes: Option<SecretNotes>,
+    /// State: how many reasons there are to doubt it.
+    pub suspicious: Option<u64>,
+    /// State: what it accepts.
+    pub accept: Vec<SnapshotId>,
 }
 
 /// What is known about the state besides the scan.
@@ -93,6 +98,8 @@ pub struct StateWork<'a> {
     pub transaction: Transaction<'a>,
     /// How databases are looked at.
     pub checks: Checks,
+    /// What knows what agents have.
+    pub guard: &'a Guard,
 }
 
 /// An archive that counts.
@@ -191,6 +198,7 @@ pub fn write<'a>(
         policy: run.policy.clone(),
         tree: listing.digest.clone(),
         databases: outcome.databases.clone(),
+        agents: state.as_ref().map_or_else(Vec::new, |s| s.guard.counts(scan, s.places)),
         skipped: skipped(scan, terms.archive),
         secrets: terms.notes.take(),
         volumes,
@@ -221,8 +229,8 @@ fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) 
         parent: terms.parent.map(|parent| Reference { life: None, ..parent }),
         prev: terms.prev,
         bundle: terms.bundle,
-        suspicious: None,
-        accept: Vec::new(),
+        suspicious: terms.suspicious,
+        accept: terms.accept,
         objects,
     }
 }
@@ -239,10 +247,11 @@ fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
 
 /// The catalog learns what was seen.
 fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: StateWork<'_>, seq: u64) -> Result<()> {
-    let StateWork { places, changes, plan, transaction, .. } = state;
+    let StateWork { places, changes, plan, transaction, guard, .. } = state;
     let plan = plan.as_deref();
     let (contents, databases) = (outcome.contents.as_ref(), &outcome.database_entries);
     Seen { scan, places, changes, plan, contents, databases, seq }.remember(run.catalog)?;
+    guard.remember(run.catalog)?;
     if plan.is_none_or(|plan| plan.changed) {
         run.catalog.set_fact(LAST_CHANGE, &seq.to_string())?;
     }

@@ -28,6 +28,7 @@ use crate::model::database::Facts;
 
 mod connect;
 mod facts;
+mod glance;
 mod holder;
 mod probe;
 mod recover;
@@ -36,6 +37,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
+pub use glance::{Glance, glance};
 pub use holder::{Holder, holder, in_use};
 
 use connect::Index;

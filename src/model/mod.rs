@@ -10,6 +10,7 @@ pub mod config;
 mod config_read;
 mod config_text;
 mod config_watch;
+pub mod counts;
 pub mod database;
 pub mod entry;
 pub mod finder;

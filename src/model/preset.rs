@@ -55,6 +55,9 @@ pub struct Preset {
     /// What an agent cannot be itself without, for the guard.
     #[serde(rename = "role", default)]
     pub roles: Vec<RoleRule>,
+    /// What is counted whenever a snapshot is made, so that a drill and the next run have something to compare with.
+    #[serde(rename = "count", default)]
+    pub counts: Vec<Count>,
     /// What a drill proves.
     #[serde(rename = "drill", default)]
     pub drills: Vec<Drill>,
@@ -178,6 +181,47 @@ pub struct RoleRule {
     pub paths: Vec<String>,
 }
 
+/// Something that an agent has a number of, relative to the home and to each of `repeat_under`, added up. What is secret is
+/// not counted: the numbers stand in the state's manifest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Count {
+    /// What a query says.
+    Sqlite {
+        /// What is counted, in the plural.
+        name: String,
+        /// The database.
+        path: String,
+        /// A query that gives one number.
+        sql: String,
+    },
+    /// Files.
+    Files {
+        /// What is counted, in the plural.
+        name: String,
+        /// Patterns.
+        paths: Vec<String>,
+    },
+    /// Items of a list in a JSON file.
+    Json {
+        /// What is counted, in the plural.
+        name: String,
+        /// The file.
+        path: String,
+        /// Alternatives separated by `|`, each a top-level name, or `.` for the file itself.
+        at: String,
+    },
+}
+
+impl Count {
+    /// What is counted, in the plural.
+    pub fn name(&self) -> &str {
+        match self {
+            Count::Sqlite { name, .. } | Count::Files { name, .. } | Count::Json { name, .. } => name,
+        }
+    }
+}
+
 /// Databases of a preset.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,12 +269,8 @@ pub enum Drill {
         /// Top-level names that must be there.
         #[serde(default)]
         has: Vec<String>,
-        /// What is counted: alternatives separated by `|`, each a top-level name or `.` for the list itself.
-        count: Option<String>,
-        /// What the count must at least be.
-        min: Option<AtLeast>,
     },
-    /// A database that is sound, and a number in it.
+    /// A database that is sound, and a query that it answers.
     Sqlite {
         /// The root.
         root: Option<String>,
@@ -241,8 +281,6 @@ pub enum Drill {
         integrity: bool,
         /// A query that gives one number.
         sql: Option<String>,
-        /// What the number must at least be.
-        min: Option<AtLeast>,
     },
     /// Two queries with the same result.
     SqliteEqual {
@@ -296,8 +334,6 @@ pub enum Drill {
         /// Some line's field is one of these.
         #[serde(default)]
         any: Vec<String>,
-        /// What the number of files must at least be.
-        min: Option<AtLeast>,
     },
     /// Modes that are no wider than `max`.
     Mode {
@@ -320,14 +356,6 @@ pub enum Format {
     Toml,
     /// YAML.
     Yaml,
-}
-
-/// What a number is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AtLeast {
-    /// The same number, as it was taken from the source when the snapshot was made.
-    Source,
 }
 
 /// A root of a preset on this machine. Whether anything stands there is for the caller to see.

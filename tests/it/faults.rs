@@ -53,6 +53,13 @@ pub fn no_deletes() -> lifeboat::host::world::Wrapper {
     Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
 }
 
+/// A store that is gone from its `nth` operation on.
+pub fn gone_from(nth: usize) -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth, for_ever: true, after: false, full: false, deletes: false };
+    let done = Arc::new(AtomicUsize::new(0));
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: done.clone() }) as Arc<dyn ObjectStore>)
+}
+
 impl std::fmt::Display for Faulty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("faulty")

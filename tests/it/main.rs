@@ -103,6 +103,9 @@ mod verify;
 /// What is too old, and a whole fleet at a glance.
 mod status;
 
+/// Incidents, from the alarm to the home that is well again.
+mod guard;
+
 /// Who is told what became of a backup.
 mod hooks;
 
