@@ -193,7 +193,8 @@ fn empty_one_level(top: &OwnedFd, moved: &mut u64) -> Result<bool, Errno> {
     Ok(!names.is_empty())
 }
 
-fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+/// The names in a directory.
+pub(super) fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     let all = Dir::read_from(dir)?.map(|e| e.map(|e| e.file_name().to_bytes().to_vec()));
     all.filter(|n| !matches!(n.as_deref(), Ok(b"." | b".."))).collect()
 }

@@ -177,3 +177,62 @@ fn only_what_is_lacking_is_read() {
     assert!(read > 700_000 && read < 11 << 20, "{read}");
     assert!(std::fs::read(machine.home("agent/23.bin")).unwrap() == noise(700_000, 23));
 }
+
+/// A tree is merged into one that is there with fewer descriptors than it has levels, and a directory as deep gives way.
+#[test]
+fn deeper_than_open_files() {
+    let machine = Machine::new();
+    let deep = |top: &str| format!("agent/{top}{}", "/d".repeat(300));
+    machine.write(&format!("{}/file", deep("a")), "first");
+    machine.write("agent/b", "a file");
+    machine.init(&["agent"]);
+    machine.backup();
+    machine.write(&format!("{}/file", deep("a")), "second, and longer");
+    std::fs::remove_file(machine.home("agent/b")).unwrap();
+    machine.write(&format!("{}/file", deep("b")), "in the way");
+    let script = "ulimit -n 120; exec \"$0\" restore --overwrite --identity \"$1\"";
+    let out = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_lifeboat"), machine.kit().to_str().unwrap()])
+        .env_clear()
+        .env("HOME", &machine.world.home)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(std::fs::read(machine.home(&deep("a")).join("file")).unwrap(), b"first");
+    assert_eq!(std::fs::read(machine.home("agent/b")).unwrap(), b"a file");
+    assert_eq!(
+        std::fs::read_dir(machine.home(""))
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().to_string_lossy().contains("restore-"))
+            .count(),
+        0
+    );
+}
+
+/// Attributes of symbolic links themselves, which root alone can set.
+#[test]
+fn attributes_of_links() {
+    use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+    let machine = Machine::new();
+    std::fs::create_dir(machine.home("agent")).unwrap();
+    let link = machine.home("agent/link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    if lsetxattr(&link, "trusted.note", b"of the link", XattrFlags::empty()).is_err() {
+        return;
+    }
+    machine.init(&["agent"]);
+    machine.backup();
+    let value = |path: &std::path::Path| {
+        let mut value = [0; 64];
+        lgetxattr(path, "trusted.note", &mut value).map(|n| value[..n].to_vec())
+    };
+    let target = machine.target("target");
+    assert_eq!(machine.restore(&target).not_held, []);
+    assert_eq!(value(&target.join("home/agent/link")).unwrap(), b"of the link");
+    // On a link that is there, too.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    in_place(&machine, |_| {}).unwrap();
+    assert_eq!(value(&link).unwrap(), b"of the link");
+}
