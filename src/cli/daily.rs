@@ -67,6 +67,8 @@ Without --target everything goes where it was: into this user's home, and to the
 What is there already and the same is left alone: a file with the recorded size and time is, unless --overwrite or
 --verify-existing asks to read it. What differs stops the restore before anything is changed, without --overwrite.
 A GLOB is as for `lifeboat find`, and takes all that is below a match; only what holds it is read from the store.
+--paused leaves what presets know as NAME.paused (.env, config.yaml and cron jobs of Hermes; openclaw.json and others of
+OpenClaw), so that no bot and no job starts, and says how to put it back. A later restore leaves it so, and says so.
 --delete removes, last of all, what the configuration of today would back up and the snapshot does not have: never what it
 leaves out, other sources, secrets whose bundle is not opened, or what could not be read when the snapshot was made.
 
@@ -283,3 +285,6 @@ pub(super) fn restore(world: &World, voice: Voice, a: RestoreArgs) -> ExitCode {
     let result = restore::run(world, &a.args(), &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }
+    /// Leave under another name what would start by itself: tokens, cron jobs
+    #[arg(long)]
+    paused: bool,

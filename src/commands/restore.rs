@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::agents;
-use super::bring_back::{Goal, Overwrite, Plan};
+use super::bring_back::{Goal, Overwrite, Plan, aside};
 use super::look::homes;
 use super::opened::{Opened, keep_further_names, overridden};
 use super::reading::{Reading, Where};
 use super::snapshots::{Found, Wanted};
-use super::surplus::{self, Removed, Surplus};
+use super::surplus::{self, Keep, Removed, Surplus};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
@@ -48,6 +48,8 @@ pub struct Args {
     pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
+    /// Leave under another name what presets know how to pause.
+    pub paused: bool,
     /// Remove what the snapshot does not have.
     pub delete: bool,
     /// Do so without being asked.
@@ -72,6 +74,7 @@ impl Default for Args {
             overwrite: Overwrite::Refuse,
             verify_existing: false,
             allow_unsigned: false,
+            paused: false,
             delete: false,
             yes: false,
             good: false,
@@ -123,12 +126,37 @@ pub struct Done {
     pub new: Vec<String>,
     /// What differs and stays, of a dry run.
     pub staying: Vec<String>,
+    /// What is there under the name of what is paused.
+    pub paused: Vec<Paused>,
+    /// With `--paused`: what could be paused and was there before, in use.
+    pub in_use: Vec<String>,
     /// What to do before an agent starts in what was restored.
     pub after: Vec<String>,
     /// Nothing was written.
     pub dry_run: bool,
     /// Seconds that it took.
     pub seconds: f64,
+}
+
+/// A file that is paused.
+#[derive(Debug, Serialize)]
+pub struct Paused {
+    /// Where it is.
+    pub path: String,
+    /// What it is called in use.
+    pub in_use: String,
+}
+
+impl Paused {
+    fn new(in_use: &[u8]) -> Paused {
+        Paused { path: printable(&aside(in_use)), in_use: printable(in_use) }
+    }
+
+    /// The command that puts it back.
+    fn resume(&self) -> String {
+        let quoted = |path: &str| format!("'{}'", path.replace('\'', r"'\''"));
+        format!("mv -n {} {}", quoted(&self.path), quoted(&self.in_use))
+    }
 }
 
 impl Report for Done {
@@ -178,6 +206,14 @@ impl Report for Done {
                 "{} could not be read when the snapshot was made:\n",
                 count_text(self.missing.len() as u64, "path")
             ));
+        }
+        if !self.paused.is_empty() {
+            let n = entries(self.paused.len() as u64);
+            out.push_str(&format!("{n} paused; when nothing else runs under the same tokens, put back with\n"));
+            self.paused.iter().for_each(|one| out.push_str(&format!("  {}\n", one.resume())));
+        }
+        for path in &self.in_use {
+            out.push_str(&format!("not paused, since it was there before: {path}\n"));
         }
         if !self.after.is_empty() {
             out.push_str("before an agent starts:\n");
@@ -258,6 +294,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         overwrite: args.overwrite,
         verify_existing: args.verify_existing,
         globs: globs.as_ref(),
+        paused: args.paused,
     };
     let plan = Plan::make(&archives, goal)?;
     if plan.is_empty() && globs.is_some() {
@@ -296,7 +333,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         different: if args.dry_run { plan.different() } else { Vec::new() },
         new: if args.dry_run { plan.new_paths() } else { Vec::new() },
         staying: if args.dry_run { plan.left() } else { Vec::new() },
-        after: agents::steps(&archives, &plan),
+        paused: plan.paused(&archives)?.iter().map(|path| Paused::new(&plan.goal().layout.to_disk(path))).collect(),
+        in_use: if args.paused { plan.in_use(&archives)? } else { Vec::new() },
+        after: agents::steps(&archives, &plan)?,
         dry_run: args.dry_run,
         seconds: begun.elapsed().as_secs_f64(),
     })
@@ -321,7 +360,9 @@ fn surplus(
     }
     let mut own: Vec<PathBuf> = args.identity.iter().cloned().collect();
     own.extend(reading.store.local().map(std::path::Path::to_owned));
-    let surplus = surplus::find(world, (&reading.series, &reading.store), archives, plan.goal(), &own, events)?;
+    let paused = plan.paused(archives)?.iter().map(|path| aside(path)).collect();
+    let keep = Keep { files: own, paused };
+    let surplus = surplus::find(world, (&reading.series, &reading.store), archives, plan.goal(), &keep, events)?;
     if !ask || surplus.is_empty() {
         return Ok(surplus);
     }

@@ -48,8 +48,15 @@ pub struct Removed {
     pub kept: Vec<String>,
 }
 
-/// Finds what the place of a restore has beyond the snapshot. `own` are files and directories that must stay whatever
-/// they are: the kit that was named, say.
+/// What must stay whatever the rules say.
+pub struct Keep {
+    /// Files and directories of lifeboat's own: the kit that was named, say.
+    pub files: Vec<PathBuf>,
+    /// Archive paths under which something of the snapshot is paused.
+    pub paused: HashSet<Vec<u8>>,
+}
+
+/// Finds what the place of a restore has beyond the snapshot.
 ///
 /// # Errors
 /// When there is no configuration of this series whose rules could be gone by, when what is secret cannot be told from
@@ -59,7 +66,7 @@ pub fn find(
     (series, store): (&str, &Store),
     archives: &[Opened],
     goal: &Goal<'_>,
-    own: &[PathBuf],
+    keep: &Keep,
     events: &mut Events<'_>,
 ) -> Result<Surplus> {
     let Some(configured) = configuration(world)?.filter(|c| c.config.name == series) else {
@@ -78,7 +85,7 @@ pub fn find(
             }
             Err(e) => return Err(e),
         };
-    protect(world, &configured, own, &mut resolved);
+    protect(world, &configured, &keep.files, &mut resolved);
     events(Event::Phase("looking for what the snapshot does not have"));
     let mut found = scan(&resolved.sources, &goal.layout, &resolved.own, world.now(), &mut |entries| {
         events(Event::Progress { files: entries, files_total: 0, bytes: 0, bytes_total: 0 });
@@ -90,7 +97,7 @@ pub fn find(
         found.classify_together(&goal.layout);
     }
     let reached = reached(&resolved.sources, goal.target);
-    let chosen = choose(&found, archives, goal, &resolved.sources, &reached);
+    let chosen = choose(&found, archives, goal, &resolved.sources, &reached, &keep.paused);
     let mut extras = Vec::new();
     for index in found.tree.indices().rev().filter(|i| chosen[*i as usize]) {
         let (source, path) = (found.source_of(index), found.tree.path(index));
@@ -193,7 +200,14 @@ impl<'a> Known<'a> {
 }
 
 /// By entry of the scan, whether it goes.
-fn choose(found: &Scan, archives: &[Opened], goal: &Goal<'_>, sources: &[Source], reached: &[bool]) -> Vec<bool> {
+fn choose(
+    found: &Scan,
+    archives: &[Opened],
+    goal: &Goal<'_>,
+    sources: &[Source],
+    reached: &[bool],
+    paused: &HashSet<Vec<u8>>,
+) -> Vec<bool> {
     let tree = &found.tree;
     let known: Vec<Known<'_>> = archives.iter().map(Known::new).collect();
     let mut places: Vec<Vec<Option<Index>>> = vec![vec![None; tree.len()]; known.len()];
@@ -210,7 +224,7 @@ fn choose(found: &Scan, archives: &[Opened], goal: &Goal<'_>, sources: &[Source]
             here = here.or(places[at].map(|i| known.archive.tree.node(i).kind));
             stays[at] |= known.missing.contains(&path[..]);
         }
-        stays[at] |= node.parent != NONE && stays[node.parent as usize];
+        stays[at] |= paused.contains(&path) || (node.parent != NONE && stays[node.parent as usize]);
         // What the snapshot has no directory for goes with what takes its place, or stays with it.
         stays[at] |= here.is_some_and(|kind| kind != Kind::Dir);
         let source = found.source_of(index);

@@ -168,6 +168,13 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         }
         Err(e) => return Err(e),
     };
+    if !restored.paused.is_empty() {
+        // A count, since a log is no place for names of secrets.
+        let n = count_text(restored.paused.len() as u64, "piece");
+        events(Event::Note(format!(
+            "{n} paused in the snapshot: what is restored from it starts nothing before that is put back"
+        )));
+    }
     let mut tally = look(world, args, &place, &found, &chosen, scratch.path(), events)?;
     // Content and tree digest of each were compared, or nothing would be there.
     tally.passed("hash", restored.restored);
