@@ -30,8 +30,10 @@ Examples:
 
 [hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
 They cannot change what becomes of the backup; URLs are called with curl.
+A [[mirror]] with a `store` in the configuration is brought up to date at the end, as `lifeboat copy` does it. The store must
+be readable from here then, and the mirror takes what is put; one that is down is told until it has caught up (exit code 3).
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read,
+Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read or mirrored,
 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
 pub(super) const LIST_HELP: &str = "\

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::snapshots::{self, Found, Standing};
 use super::whereabouts::{self, Told, Whereabouts};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text, count_text, fleet, metrics, receipts};
+use super::{Event, Events, Report, bytes_text, count_text, fleet, metrics, mirror, receipts};
 use crate::error::{Error, Kind, Result};
 use crate::host::replace::replace_file;
 use crate::host::world::World;
@@ -107,6 +107,8 @@ pub struct Row {
     pub incomplete: u64,
     /// RFC 3339: when the next life ends.
     pub next_expiry: Option<String>,
+    /// How the mirrors of this host stand, as its last backup left them.
+    pub mirrors: Vec<mirror::Standing>,
     /// Why it is too old, in sentences.
     pub late: Vec<String>,
     /// Signs that somebody tampered with the store.
@@ -183,6 +185,9 @@ impl Row {
         line("stored", format!("{}, {}", counts.join(", "), bytes_text(self.stored)));
         let (week, before) = (bytes_text(self.stored_week), bytes_text(self.stored_week_before));
         line("trend", format!("{week} in the last 7 days, {before} in the 7 before"));
+        for mirror in &self.mirrors {
+            line("mirror", mirror.text());
+        }
         if let Some(at) = &self.next_expiry {
             line("next expiry", at.clone());
         }
@@ -208,6 +213,12 @@ impl Row {
         let (snapshot, drill) = (self.snapshot.as_ref().map(|n| n.unix), self.drill.as_ref().map(|d| d.unix));
         judge("snapshot", snapshot, limits.snapshot_hours, "see why `lifeboat backup` does not run");
         judge("drill that passed", drill, limits.drill_hours, "run `lifeboat drill`");
+        for mirror in &self.mirrors {
+            let since = mirror
+                .behind_since_unix
+                .filter(|since| limits.snapshot_hours.is_some_and(|hours| now - since > i64::from(hours) * HOUR));
+            self.late.extend(since.and_then(|_| mirror.problem()));
+        }
     }
 
     /// Counts one archive that has a commit.
@@ -254,7 +265,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let place = whereabouts::find(world, told)?;
     let limits = place.configured.as_ref().map(|c| c.config.status).unwrap_or_default();
     let now = world.now();
-    let mut series = if args.all { fleet::look(&place.store, now)? } else { vec![one(&place, now, events)?] };
+    let mut series = if args.all { fleet::look(&place.store, now)? } else { vec![one(world, &place, now, events)?] };
     for row in &mut series {
         row.judge(&limits, now);
     }
@@ -265,7 +276,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     Ok(done)
 }
 
-fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
+fn one(world: &World, place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
     let series = place.series()?;
     let key = place.key().map_err(|e| {
         let hint = e.advice().unwrap_or_default().to_owned();
@@ -273,6 +284,8 @@ fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
     })?;
     let found = snapshots::load(&place.store, series, Some(key))?;
     let mut row = Row { series: series.to_owned(), verified: true, ..Row::default() };
+    let own = place.configured.as_ref().map(|c| &c.config).filter(|c| c.name == series);
+    row.mirrors = own.map(|config| mirror::standings(world, config)).unwrap_or_default();
     for one in &found {
         match &one.standing {
             Standing::Verified(commit) => {
