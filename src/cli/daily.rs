@@ -31,8 +31,11 @@ Examples:
 
 [hooks] in the configuration names URLs to ping and commands to run at start, success, incomplete, suspicious and failure.
 They cannot change what becomes of the backup; URLs are called with curl.
+A [[mirror]] with a `store` in the configuration is brought up to date at the end, as `lifeboat copy` does it. The store must
+be readable from here then, and the mirror takes what is put; one that is down is told until it has caught up (exit code 3).
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read, 6 written but what is there looks as if
+Exit codes: 0 done, 1 failed, 2 usage, 3 written but something could not be read or
+mirrored, 6 written but what is there looks as if
 something went wrong (`lifeboat accept --help`), 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
 pub(super) const ACCEPT_HELP: &str = "\
@@ -192,6 +195,9 @@ pub(super) struct RestoreArgs {
     /// Pass over snapshots that are marked as suspicious, with the secrets of that time
     #[arg(long)]
     good: bool,
+    /// Leave under another name what would start by itself: tokens, cron jobs
+    #[arg(long)]
+    paused: bool,
     /// Remove what a backup would store and the snapshot does not have; asks first
     #[arg(long)]
     delete: bool,
@@ -223,6 +229,7 @@ impl RestoreArgs {
             verify_existing: self.verify_existing,
             allow_unsigned: self.allow_unsigned,
             good: self.good,
+            paused: self.paused,
             delete: self.delete,
             yes: self.yes,
             dry_run: self.dry_run,
@@ -285,6 +292,3 @@ pub(super) fn restore(world: &World, voice: Voice, a: RestoreArgs) -> ExitCode {
     let result = restore::run(world, &a.args(), &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }
-    /// Leave under another name what would start by itself: tokens, cron jobs
-    #[arg(long)]
-    paused: bool,

@@ -9,6 +9,7 @@ use super::bundle::Bundle;
 use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
 use super::members::Outcome;
+use super::mirror::{self, Mirrors};
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog, signing_key};
 use super::sources::{Resolved, resolve};
@@ -83,6 +84,8 @@ pub struct Done {
     pub deleted: u64,
     /// Archives past their life that were removed from a store on this disk.
     pub pruned: u64,
+    /// How the mirrors stand.
+    pub mirrors: Vec<mirror::Standing>,
     /// Nothing was written.
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
@@ -146,6 +149,9 @@ impl Report for Done {
                 notes.push(format!("{n} {text}"));
             }
         }
+        for copied in self.mirrors.iter().filter_map(mirror::Standing::copied_text) {
+            notes.push(copied);
+        }
         if self.leaked_values > 0 {
             let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
             notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
@@ -158,7 +164,8 @@ impl Report for Done {
 
     fn problems(&self) -> Vec<String> {
         let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
-        unreadable.chain(self.warnings.iter().cloned()).chain(self.alarm()).collect()
+        let mirrors = self.mirrors.iter().filter_map(mirror::Standing::problem);
+        unreadable.chain(self.warnings.iter().cloned()).chain(mirrors).chain(self.alarm()).collect()
     }
 
     fn verdict(&self) -> Option<crate::Kind> {
@@ -199,7 +206,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
     let limit = args.limit_upload.or(config.upload.limit);
     let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
-    let _lock = Lock::take(&world.state_dir(&config.name))?;
+    let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
     let mut found = look(world, &resolved, events)?;
@@ -222,6 +229,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let catalog = open_catalog(world, &config.name)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
+        let begun_at = world.now();
         let run = Run {
             world,
             config: &config,
@@ -232,7 +240,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             described: &resolved.described,
             staging: staging.path(),
             policy: policy::digest(&config),
-            started: world.now(),
+            started: begun_at,
         };
         archives(&run, args, &mut found, &mut done, events).map_err(|e| {
             if Catalog::is_damage(&e) {
@@ -241,6 +249,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
                 return e.hint("the catalog was damaged and is put aside: run the backup again");
             }
             e
+        })?;
+        let (public, seq) = (key.public(), catalog.last_seq()?);
+        drop((lock, catalog));
+        let (store, started) = (&store, begun_at);
+        let mirrors = Mirrors { world, config: &config, store, key: &public, seq, started };
+        done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
+            events(Event::Warning(
+                "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),
+            ));
         })?;
     }
     done.skipped = found.skipped.len() as u64;

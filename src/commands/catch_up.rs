@@ -92,6 +92,9 @@ pub struct Copied {
     pub skipped: Vec<Skipped>,
     /// Archives without a commit: interrupted runs, or one under way.
     pub incomplete: u64,
+    /// Archives and receipts that are on the store which was copied.
+    #[serde(skip)]
+    pub present: BTreeSet<String>,
 }
 
 impl Copied {
@@ -169,13 +172,14 @@ impl Series<'_> {
         events: &mut Events<'_>,
     ) -> Result<Copied> {
         let mut done = Copied { series: self.name.to_owned(), ..Copied::default() };
-        self.keys(&mut done)?;
+        self.keys(known, &mut done, sent)?;
         let here = snapshots::listed(self.way.from, self.name)?;
         let there = if self.way.listable {
             snapshots::listed(self.way.to, self.name)?
         } else {
             here.iter().filter(|(dir, _)| known.contains(*dir)).map(|(d, l)| (d.clone(), l.clone())).collect()
         };
+        done.present.extend(here.keys().cloned());
         let sides = Sides { here, there };
         self.archives(&sides, &mut done, sent, events)?;
         self.receipts(known, &mut done, sent)?;
@@ -183,7 +187,12 @@ impl Series<'_> {
     }
 
     /// The verification keys claim the name of the series, so they come first.
-    fn keys(&self, done: &mut Copied) -> Result<()> {
+    fn keys(
+        &self,
+        known: &BTreeSet<String>,
+        done: &mut Copied,
+        sent: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
         let Way { from, to, .. } = self.way;
         let prefix = format!("keys/{}", self.name);
         let name_of = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
@@ -206,6 +215,10 @@ impl Series<'_> {
         }
         let mut lacking = Vec::new();
         for (key, bytes) in files {
+            done.present.insert(key.clone());
+            if known.contains(&key) {
+                continue;
+            }
             match to.get_if_there(&key, PUBLIC_KEY_BYTES_MAX) {
                 Ok(Some(there)) if there == bytes => {}
                 Ok(Some(_)) => {
@@ -226,6 +239,7 @@ impl Series<'_> {
         init::put_documents(to)?;
         for (key, bytes) in lacking {
             to.put_if_absent(&key, bytes)?;
+            sent(&key)?;
         }
         Ok(())
     }
@@ -393,6 +407,7 @@ impl Series<'_> {
         };
         for (snapshot, drill) in here {
             let key = format!("{}/{drill}", receipt::directory(self.name, &snapshot));
+            done.present.insert(key.clone());
             if known.contains(&key) || there.contains(&(snapshot.clone(), drill.clone())) {
                 continue;
             }

@@ -449,6 +449,7 @@ fn finish(
     let config = Config {
         name: kit.series.clone(),
         store: kit.store.clone(),
+        mirrors: Vec::new(),
         state: State { recipients: recipient(&kit.state), identity: identity.clone() },
         secrets: Secrets {
             recipients: recipient(&kit.secrets),

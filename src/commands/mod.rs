@@ -36,6 +36,7 @@ pub mod look;
 pub mod ls;
 pub mod members;
 pub mod metrics;
+pub mod mirror;
 pub mod opened;
 pub mod patch_spool;
 pub mod plan;

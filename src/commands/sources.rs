@@ -10,7 +10,7 @@ use super::session::signing_key_file;
 use crate::error::{Error, Result};
 use crate::host::scan::{self, Identity};
 use crate::host::source::Root;
-use crate::host::store::Store;
+use crate::host::store::{Location, Store, locate};
 use crate::host::world::World;
 use crate::model::class::{Rules, Scope};
 use crate::model::config::{Config, Identity as Setting, Origin, expand_home};
@@ -182,6 +182,11 @@ fn own_paths(world: &World, config: &Config, config_file: &Path, store: &Store) 
     let state_dir = world.state_dir(&config.name);
     let mut paths = vec![signing_key_file(config_file), world.default_kit(), state_dir];
     paths.extend(store.local().map(Path::to_owned));
+    let mirrors = config.mirrors.iter().filter_map(|m| locate(world, &m.store).ok());
+    paths.extend(mirrors.filter_map(|place| match place {
+        Location::Local(dir) => Some(dir),
+        Location::Bucket(_) => None,
+    }));
     for setting in [&config.state.identity, &config.secrets.identity] {
         if let Setting::File(file) = setting {
             paths.push(expand_home(file, &world.home));

@@ -88,7 +88,7 @@ impl Way<'_> {
         for (name, bytes) in [(SIGNATURE, signature), (COMMIT, text)] {
             self.world.check_stop()?;
             if !there.contains_key(name) {
-                self.to.put(&at.object(name), bytes)?;
+                self.put(&at.object(name), bytes)?;
             }
         }
         Ok(Sent { objects: lacking.len() as u64, bytes: lacking.iter().map(|o| o.size).sum() })
@@ -159,7 +159,15 @@ impl Way<'_> {
             ))
             .hint("`lifeboat verify` looks at everything there"));
         }
-        self.to.put(&at.object(&object.name), bytes).map(|_| ())
+        self.put(&at.object(&object.name), bytes)
+    }
+
+    /// Puts an object. Where nobody may look, what is there already is what an interrupted run has put.
+    fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        if self.listable {
+            return self.to.put(key, bytes).map(|_| ());
+        }
+        self.to.put_if_absent(key, bytes).map(|_| ())
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Config {
     pub name: String,
     /// The store, as written: a URL or a path.
     pub store: String,
+    /// Other stores that each backup brings up to date.
+    pub mirrors: Vec<Mirror>,
     /// The state archive.
     pub state: State,
     /// The secrets bundle.
@@ -59,6 +61,13 @@ pub struct Config {
     pub hooks: Hooks,
     /// What looks as if something went wrong on this machine.
     pub guard: Bounds,
+}
+
+/// Another store that each backup brings up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The store, as written: a URL or a path.
+    pub store: String,
 }
 
 /// Who opens the state archive.

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use crate::error::{Error, Result};
 use crate::model::config::{
-    Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Origin, PERIODS, SECRETS_KEEP_HOURS,
+    Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Mirror, Origin, PERIODS, SECRETS_KEEP_HOURS,
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
 use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
@@ -30,6 +30,8 @@ struct Raw {
     secrets: Spanned<RawSecrets>,
     #[serde(default)]
     source: Vec<Spanned<RawSource>>,
+    #[serde(default)]
+    mirror: Vec<RawMirror>,
     #[serde(default)]
     tiers: RawTiers,
     #[serde(default)]
@@ -74,6 +76,12 @@ struct RawSource {
     #[serde(default)]
     state: Vec<Spanned<String>>,
     sweep: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMirror {
+    store: Spanned<String>,
 }
 
 /// The names of [`PERIODS`] as fields, so that any other is an unknown field with its line.
@@ -157,6 +165,7 @@ impl Reader<'_> {
             let error = Error::failed("configuration: there is no [[source]], so nothing would be backed up");
             return Err(error.hint(format!("add a [[source]] with a `path` or a `preset` ({})", preset::names())));
         }
+        let mirrors = self.mirrors(raw.mirror, raw.store.get_ref())?;
         let tiers = self.tiers(raw.tiers)?;
         let archive = self.archive(raw.archive)?;
         let upload = upload::read(self, raw.limit_upload, raw.storage_class)?;
@@ -164,7 +173,7 @@ impl Reader<'_> {
         let hooks = config_watch::hooks(self, raw.hooks)?;
         let guard = config_watch::guard(self, raw.guard)?;
         let store = raw.store.into_inner();
-        Ok(Config { name, store, state, secrets, sources, tiers, archive, upload, status, hooks, guard })
+        Ok(Config { name, store, mirrors, state, secrets, sources, tiers, archive, upload, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {
@@ -176,6 +185,24 @@ impl Reader<'_> {
         Err(error.hint(format!(
             "use lower-case letters, digits, `.`, `_` and `-`, at most {SERIES_BYTES_MAX}, like `{better}`"
         )))
+    }
+
+    /// The value is not repeated: a URL that somebody pasted may hold a credential.
+    fn mirrors(&self, list: Vec<RawMirror>, store: &str) -> Result<Vec<Mirror>> {
+        let mut out: Vec<Mirror> = Vec::new();
+        for RawMirror { store: mirror } in list {
+            let (span, mirror) = (mirror.span(), mirror.into_inner());
+            if mirror.trim().is_empty() {
+                let error = self.wrong(span, "a [[mirror]] has an empty `store`");
+                return Err(error.hint("give a URL or a path, like `s3://bucket/prefix` or `/mnt/backup`"));
+            }
+            if mirror == store || out.iter().any(|m| m.store == mirror) {
+                let error = self.wrong(span, "a [[mirror]] is the store itself, or there twice");
+                return Err(error.hint("a mirror is another place: remove this one"));
+            }
+            out.push(Mirror { store: mirror });
+        }
+        Ok(out)
     }
 
     fn recipients(&self, table: &str, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>> {

@@ -12,6 +12,11 @@ pub(super) fn render(config: &Config) -> String {
     assign(&mut out, "store", &quoted(&config.store), "where snapshots go");
     super::upload::render_limit(&mut out, &config.upload);
 
+    for mirror in &config.mirrors {
+        out.push_str("\n# A second place: each backup brings it up to date.\n[[mirror]]\n");
+        assign(&mut out, "store", &quoted(&mirror.store), "");
+    }
+
     out.push_str("\n# Memories, transcripts, databases, projects.\n[state]\n");
     assign(&mut out, "recipients", &list(&config.state.recipients), "who can open it");
     let places = "where this host keeps the identity: keyring | file:PATH | command:COMMAND | none";

@@ -78,8 +78,11 @@ mod simulation;
 /// What is past its life goes, and nothing else.
 mod prune;
 
-/// Copies on other stores, mirrors, and what is kept without end.
+/// Copies on other stores.
 mod copies;
+
+/// Stores that each backup brings up to date.
+mod mirrors;
 
 /// Buckets in this process.
 mod fake_cloud;
