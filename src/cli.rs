@@ -670,6 +670,27 @@ fn usage(e: &clap::Error) -> Error {
     Error::usage(message).hint("see `lifeboat --help`")
 }
 
+/// `backup`, and whoever wants to know that it begins and how it ends.
+fn back_up(world: &World, voice: Voice, printer: &mut Printer, a: BackupArgs) -> ExitCode {
+    let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload } = a;
+    let limit_upload = match limit_upload.as_deref().map(parse_rate).transpose() {
+        Ok(limit) => limit,
+        Err(e) => return output::finish(voice, printer, Err::<backup::Done, _>(e)),
+    };
+    let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload };
+    if dry_run {
+        let result = backup::run(world, &args, &mut |e| printer.event(e));
+        return output::finish(voice, printer, result);
+    }
+    drill::sweep(world, &mut |e| printer.event(e));
+    hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
+    let result = backup::run(world, &args, &mut |e| printer.event(e));
+    let code = hooks::exit_code(&result);
+    let exit = output::finish(voice, printer, result);
+    hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
+    exit
+}
+
 fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
     let mut printer = Printer::new(voice);
     match command {
@@ -679,25 +700,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             let result = init::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
-        Command::Backup(a) => {
-            let BackupArgs { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload } = a;
-            let limit_upload = match limit_upload.as_deref().map(parse_rate).transpose() {
-                Ok(limit) => limit,
-                Err(e) => return output::finish(voice, &mut printer, Err::<backup::Done, _>(e)),
-            };
-            let args = backup::Args { paths, secrets_only, rehash, dry_run, accept_policy, limit_upload };
-            if dry_run {
-                let result = backup::run(world, &args, &mut |e| printer.event(e));
-                return output::finish(voice, &mut printer, result);
-            }
-            drill::sweep(world, &mut |e| printer.event(e));
-            hooks::tell(world, Moment::Start, None, &mut |e| printer.event(e));
-            let result = backup::run(world, &args, &mut |e| printer.event(e));
-            let code = hooks::exit_code(&result);
-            let exit = output::finish(voice, &mut printer, result);
-            hooks::tell(world, Moment::of_exit_code(code), Some(code), &mut |e| printer.event(e));
-            exit
-        }
+        Command::Backup(a) => back_up(world, voice, &mut printer, a),
         Command::List(a) => {
             let ListArgs { all, store, name, identity } = a;
             let args = list::Args { all, store, name, identity };

@@ -21,6 +21,7 @@ pub mod find;
 pub mod fleet;
 pub mod hooks;
 pub mod init;
+pub mod interrupted;
 pub mod keys;
 pub mod lifecycle;
 pub mod lineage;

@@ -156,9 +156,24 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[secrets]", "[hooks]\nfailure = [\"https://a b\"]\n[secrets]", "configuration line 8: a URL of [hooks]", "%XX"),
     ("[secrets]", "[guard]\ngone = \"half\"\n[secrets]", "configuration line 8: \"half\" is no share", "100%"),
     ("[secrets]", "[guard]\nrows = \"0%\"\n[secrets]", "configuration line 8: \"0%\" is no share", "none"),
-    ("[state]", "limit_upload = \"KEY-1QQ\"\n[state]", "configuration line 4: the limit of uploads is no rate", "MiB/s"),
-    ("[secrets]", "[storage_class]\ndaily = \"a KEY-1QQ\"\n[secrets]", "configuration line 9: the storage class", "NEARLINE"),
-    ("[secrets]", "[storage_class]\nweakly = \"x\"\n[secrets]", "configuration line 8: unknown field `weakly`", "correct"),
+    (
+        "[state]",
+        "limit_upload = \"KEY-1QQ\"\n[state]",
+        "configuration line 4: the limit of uploads is no rate",
+        "MiB/s",
+    ),
+    (
+        "[secrets]",
+        "[storage_class]\ndaily = \"a KEY-1QQ\"\n[secrets]",
+        "configuration line 8: the storage class",
+        "NEARLINE",
+    ),
+    (
+        "[secrets]",
+        "[storage_class]\nweakly = \"x\"\n[secrets]",
+        "configuration line 8: unknown field `weakly`",
+        "correct",
+    ),
     ("[secrets]", "[hooks]\ndeadline = \"1h\"\n[secrets]", "configuration line 8: \"1h\" is no deadline", "10m"),
     ("[secrets]", "[secrets]\nsweep = [\"AGE-SECRET-KEY-1QQ\"]", "configuration line 8: ", ""),
 ];

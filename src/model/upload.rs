@@ -74,7 +74,8 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 
 /// A rate as [`parse_rate`] reads it to the same.
 fn rate(bytes: u64) -> String {
-    let whole = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter().find(|(_, n)| bytes % n == 0);
+    let whole =
+        [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter().find(|(_, n)| bytes.is_multiple_of(*n));
     match whole {
         Some((unit, n)) => format!("{}{unit}/s", bytes / n),
         None => format!("{bytes}B/s"),
@@ -160,7 +161,8 @@ mod tests {
         ] {
             assert_eq!(parse_rate(text).unwrap(), bytes, "{text}");
         }
-        for text in ["", "2", "2MiB", "MiB/s", "-1MiB/s", "1e9B/s", "inf/s", "1.2.3MB/s", "100B/s", "9999999GiB/s", "0MB/s"]
+        for text in
+            ["", "2", "2MiB", "MiB/s", "-1MiB/s", "1e9B/s", "inf/s", "1.2.3MB/s", "100B/s", "9999999GiB/s", "0MB/s"]
         {
             let error = parse_rate(text).unwrap_err();
             assert!(error.kind() == crate::Kind::Usage && error.advice().is_some(), "{text}");

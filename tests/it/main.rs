@@ -35,6 +35,9 @@ mod secrets;
 /// What is on a store, and what is wrong with it.
 mod list;
 
+/// A backup that was cut off, and goes on.
+mod interrupted;
+
 /// The spine: what was backed up comes back.
 mod roundtrip;
 
