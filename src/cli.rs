@@ -168,7 +168,7 @@ Examples:
   lifeboat restore \"3 days ago\" --path '~/.hermes/skills' --overwrite=if-changed --dry-run
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something, 4 damage found,
-10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
+10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: ask for it with --warm-up first,
 130 interrupted.";
 
 const VERIFY_HELP: &str = "\
@@ -505,6 +505,9 @@ struct RestoreArgs {
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Ask the cloud for what its archive holds of it, and restore nothing yet; with --dry-run only name it
+    #[arg(long)]
+    warm_up: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -731,6 +734,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
                 verify_existing: a.verify_existing,
                 allow_unsigned: a.allow_unsigned,
                 dry_run: a.dry_run,
+                warm_up: a.warm_up,
             };
             let result = restore::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)

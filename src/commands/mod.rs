@@ -55,6 +55,7 @@ pub mod status;
 pub mod sweeping;
 pub mod verify;
 pub mod versions;
+pub mod warm_up;
 pub mod whereabouts;
 pub mod write_archive;
 
