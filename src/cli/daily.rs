@@ -84,8 +84,8 @@ Examples:
   lifeboat restore \"2 days ago\" --path '~/.hermes' --overwrite=if-changed --delete  back to that
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 restored but the snapshot lacks something or what should go stays, 4 damage found,
-10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: warm it up first,
-130 interrupted.";
+10 store or snapshot missing, 12 no identity opens it, 13 archived by the cloud: ask for it with
+--warm-up first, 130 interrupted.";
 
 #[derive(Args)]
 pub(super) struct InitArgs {
@@ -207,6 +207,9 @@ pub(super) struct RestoreArgs {
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Ask the cloud for what its archive holds of it, and restore nothing yet; with --dry-run only name it
+    #[arg(long)]
+    warm_up: bool,
 }
 
 impl RestoreArgs {
@@ -233,6 +236,7 @@ impl RestoreArgs {
             delete: self.delete,
             yes: self.yes,
             dry_run: self.dry_run,
+            warm_up: self.warm_up,
         }
     }
 }

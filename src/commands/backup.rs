@@ -30,6 +30,7 @@ use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, Place};
 use crate::model::tree::NONE;
+use crate::stream::archive_writer::is_stale;
 
 /// What `backup` was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -210,13 +211,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
     let mut found = look(world, &resolved, events)?;
-    let mut done = Done {
-        series: config.name.clone(),
-        store: store.name(),
-        vanished: found.vanished,
-        dry_run: args.dry_run,
-        ..Done::default()
-    };
+    let mut done = nothing_yet(&config, &store, &found, args);
     for skip in found.skipped.iter().filter(|s| s.archive == Archive::State) {
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
     }
@@ -242,7 +237,16 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             policy: policy::digest(&config),
             started: begun_at,
         };
-        archives(&run, args, &mut found, &mut done, events).map_err(|e| {
+        let mut written = archives(&run, args, &mut found, &mut done, events);
+        if written.as_ref().is_err_and(is_stale) {
+            events(Event::Note("what an interrupted run had stored does not fit any more: beginning anew".to_owned()));
+            found = look(world, &resolved, events)?;
+            // A bundle that was written stays written, and what it lacks is told again.
+            let (state, secrets) = (done.state.take(), done.secrets.take());
+            done = Done { state, secrets, ..nothing_yet(&config, &store, &found, args) };
+            written = archives(&run, args, &mut found, &mut done, events);
+        }
+        written.map_err(|e| {
             if Catalog::is_damage(&e) {
                 // It is only a cache: the next run makes another one, and a full.
                 Catalog::discard(&world.state_dir(&config.name));
@@ -263,6 +267,16 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
     Ok(done)
+}
+
+fn nothing_yet(config: &Config, store: &Store, found: &Scan, args: &Args) -> Done {
+    Done {
+        series: config.name.clone(),
+        store: store.name(),
+        vanished: found.vanished,
+        dry_run: args.dry_run,
+        ..Done::default()
+    }
 }
 
 /// `backup` on a machine that was never set up: everything by default, said in a few lines.

@@ -1,6 +1,6 @@
 //! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -502,6 +502,30 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The volumes that hold something of what will be brought back, by key and size.
+    pub fn volumes(&self) -> Vec<(String, u64)> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let Opened { tree, holders, members, .. } = part.archive;
+            let mut needed = BTreeSet::new();
+            for i in tree.indices().filter(|i| tree.node(*i).kind == Kind::File && part.todo(*i)) {
+                for piece in holders.stored(tree, i) {
+                    let level = usize::from(piece.level);
+                    let frames = &members[level].header.frames;
+                    let first = frames.partition_point(|f| f.tar_end() <= piece.at);
+                    let held = frames[first..].iter().take_while(|f| f.tar_offset < piece.at + piece.length);
+                    needed.extend(held.map(|f| (level, f.volume)));
+                }
+            }
+            out.extend(needed.into_iter().filter_map(|(level, volume)| {
+                let member = &members[level];
+                let object = member.commit.objects.get(usize::try_from(volume).ok()?)?;
+                Some((member.place.object(&object.name), object.size))
+            }));
+        }
+        out
     }
 
     /// A database's old sidecars would be replayed into the new file.

@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod guard;
 pub mod hooks;
 pub mod init;
+pub mod interrupted;
 pub mod keys;
 pub mod lifecycle;
 pub mod lineage;
@@ -62,6 +63,7 @@ pub mod sweeping;
 pub mod transfer;
 pub mod verify;
 pub mod versions;
+pub mod warm_up;
 pub mod whereabouts;
 pub mod write_archive;
 

@@ -12,6 +12,7 @@ use super::opened::{Opened, keep_further_names, overridden};
 use super::reading::{Reading, Where};
 use super::snapshots::{Found, Wanted};
 use super::surplus::{self, Keep, Removed, Surplus};
+use super::warm_up::{self, Warmed};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
@@ -21,7 +22,7 @@ use crate::model::asked::Globs;
 use crate::model::kit::Which;
 use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
-use crate::model::store_key::Archive;
+use crate::model::store_key::{Archive, MANIFEST};
 
 /// What `restore` was asked to do.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct Args {
     pub good: bool,
     /// Write nothing.
     pub dry_run: bool,
+    /// Ask the cloud for what its archive holds of it, and write nothing.
+    pub warm_up: bool,
 }
 
 impl Default for Args {
@@ -79,6 +82,7 @@ impl Default for Args {
             yes: false,
             good: false,
             dry_run: false,
+            warm_up: false,
         }
     }
 }
@@ -134,6 +138,9 @@ pub struct Done {
     pub after: Vec<String>,
     /// Nothing was written.
     pub dry_run: bool,
+    /// What was asked for instead of being restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmed: Option<Warmed>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -161,6 +168,9 @@ impl Paused {
 
 impl Report for Done {
     fn text(&self) -> String {
+        if let Some(warmed) = &self.warmed {
+            return warmed.text();
+        }
         let what = if self.dry_run { "would restore" } else { "restored" };
         let entries = |n: u64| if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") };
         let mut from: Vec<String> = Vec::new();
@@ -263,7 +273,21 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         good: args.good,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
-    let mut archives = open_archives(args, &wanted, &mut reading, events)?;
+    let only_warmed = |reading: &Reading, warmed| Done {
+        series: reading.series.clone(),
+        store: reading.store.name(),
+        dry_run: args.dry_run,
+        warmed: Some(warmed),
+        ..Done::default()
+    };
+    let mut archives = match open_archives(args, &wanted, &mut reading, events) {
+        Err(e) if args.warm_up && e.kind() == Kind::Archived => {
+            let manifests = manifests(args, &wanted, &reading)?;
+            let warmed = warm_up::ask(world, &reading.store, manifests, (true, args.dry_run), events)?;
+            return Ok(only_warmed(&reading, warmed));
+        }
+        archives => archives?,
+    };
     if let [state, secrets] = &mut archives[..] {
         let hidden = overridden(&state.tree, &secrets.tree);
         keep_further_names(state, &hidden)?;
@@ -302,13 +326,20 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         return Err(Error::not_there(format!("the snapshot has nothing that matches {}", printable(globs.as_bytes())))
             .hint("quote globs, so that the shell leaves them alone; `lifeboat find` shows what they match"));
     }
+    if args.warm_up {
+        let warmed = warm_up::ask(world, &reading.store, plan.volumes(), (false, args.dry_run), events)?;
+        return Ok(only_warmed(&reading, warmed));
+    }
     let surplus = if args.delete { Some(surplus(world, args, &reading, &archives, &plan, events)?) } else { None };
     let limits = Limits::default();
     let removed = if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
         Removed::default()
     } else {
-        plan.carry_out(world, &reading.store, surplus.as_ref(), &limits, events)?
+        plan.carry_out(world, &reading.store, surplus.as_ref(), &limits, events).map_err(|e| match e.kind() {
+            Kind::Archived => warm_up::explain(e, &plan.volumes()),
+            _ => e,
+        })?
     };
     let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
@@ -337,6 +368,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         in_use: if args.paused { plan.in_use(&archives)? } else { Vec::new() },
         after: agents::steps(&archives, &plan)?,
         dry_run: args.dry_run,
+        warmed: None,
         seconds: begun.elapsed().as_secs_f64(),
     })
 }
@@ -377,6 +409,27 @@ fn surplus(
         None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
             .hint("--dry-run lists what would go, --yes answers")),
     }
+}
+
+/// The manifests of what would be restored, by key and size.
+fn manifests(args: &Args, wanted: &Wanted, reading: &Reading) -> Result<Vec<(String, u64)>> {
+    let mut out = Vec::new();
+    for (archive, left_out) in [(Archive::State, args.secrets_only), (Archive::Secrets, args.no_secrets)] {
+        if left_out {
+            continue;
+        }
+        let which = if archive == Archive::State || args.secrets_only { wanted } else { &Wanted::Latest };
+        let choice = match reading.choose(archive, which) {
+            Err(e) if e.kind() == Kind::NotThere => continue,
+            choice => choice?,
+        };
+        for found in &choice.chain {
+            let objects = found.usable(args.allow_unsigned).map(|commit| &commit.objects[..]).unwrap_or_default();
+            let listed = objects.iter().filter(|o| o.name == MANIFEST);
+            out.extend(listed.map(|o| (found.place.object(&o.name), o.size)));
+        }
+    }
+    Ok(out)
 }
 
 /// The bundle that a restored state archive names, where neither it nor a newer one was there to restore.

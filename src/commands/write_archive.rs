@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::changes::{Changes, Places};
 use super::guard::Guard;
+use super::interrupted;
 use super::listing::{Listing, Unlisted};
 use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
@@ -137,7 +139,13 @@ pub fn write<'a>(
 ) -> Result<Committed> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|e| Error::failed("no random numbers to be had").because(e))?;
-    let id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let mut id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let mut notes = None;
+    if let Some(state) = &state {
+        let archiving = interrupted::begin(run, &terms, id, scan, state.plan.as_deref(), events)?;
+        (id, notes) = (archiving.id, Some(archiving.notes));
+    }
+    let ledger = notes.as_ref().map(|notes| Arc::clone(notes.ledger()));
     let parent = terms.parent.as_ref().map(|p| p.id.clone());
     let place = match &terms.tier {
         Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &run.config.name, &id) },
@@ -151,7 +159,7 @@ pub fn write<'a>(
         run.world.check_stop()?;
         run.store.put_volume(&place.object(name), bytes, class.as_deref()).map(|_| ())
     };
-    let ((outcome, listing, lines), written) = archive_writer::write(&options, &recipients, &put, |tar| {
+    let written = archive_writer::write(&options, &recipients, &put, notes, |tar| {
         let checks = state.as_ref().map(|state| state.checks);
         let plan = state.as_mut().and_then(|state| state.plan.as_deref_mut());
         let mut members =
@@ -176,7 +184,14 @@ pub fn write<'a>(
             None => Listing::of(&scan.tree, terms.archive, &|i| contents.entry(&scan.tree, i), each),
         };
         Ok((outcome, listing.map_err(lost)?, lines.finish().map_err(lost)?))
-    })?;
+    });
+    let ((outcome, listing, lines), written) = match written {
+        Err(e) if archive_writer::is_stale(&e) => {
+            interrupted::forget(run.world, &run.config.name)?;
+            return Err(e);
+        }
+        written => written?,
+    };
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
         format: manifest::FORMAT,
@@ -188,7 +203,8 @@ pub fn write<'a>(
         generation: terms.tier.is_some().then(|| terms.generation.as_ref().unwrap_or(&id).to_string()),
         parent: parent.as_ref().map(ToString::to_string),
         program: PROGRAM.to_owned(),
-        started: clock_text(run.started),
+        // One that was continued began when its id was given.
+        started: clock_text(run.started.min(id.unix_seconds())),
         finished: clock_text(run.world.now()),
         home: crate::model::path::printable_path(&run.world.home),
         sources: sources_of(run.described, scan, terms.archive),
@@ -208,6 +224,14 @@ pub fn write<'a>(
     let (size, sha256) = measure(&manifest);
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
+    if let Some(ledger) = &ledger {
+        if !ledger.is_whole() {
+            events(Event::Detail(
+                "the state directory took no more notes: this archive could not be continued".to_owned(),
+            ));
+        }
+        ledger.manifest();
+    }
     run.store.put_chunks(&place.object(MANIFEST), manifest)?;
     if let Some(state) = state {
         learn(run, scan, &outcome, state, terms.seq)?;
@@ -362,6 +386,9 @@ fn commit_it(run: &Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> 
     let text = commit.render();
     let signature = sign_commit(run.key, commit, &text)?;
     let pending = Pending::write(&run.world.state_dir(&run.config.name), run.store, place, &text, &signature)?;
+    if commit.archive == Archive::State {
+        interrupted::forget(run.world, &run.config.name)?;
+    }
     run.world.check_stop()?;
     pending.finish(run.store, run.catalog, run.world.now())
 }

@@ -74,7 +74,8 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 
 /// A rate as [`parse_rate`] reads it to the same.
 fn rate(bytes: u64) -> String {
-    let whole = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter().find(|(_, n)| bytes % n == 0);
+    let whole =
+        [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter().find(|(_, n)| bytes.is_multiple_of(*n));
     match whole {
         Some((unit, n)) => format!("{}{unit}/s", bytes / n),
         None => format!("{bytes}B/s"),

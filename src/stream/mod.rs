@@ -5,6 +5,7 @@ pub mod archive_reader;
 pub mod archive_writer;
 pub mod manifest_file;
 pub mod ranged;
+pub mod resume;
 pub mod seal;
 pub mod sign;
 pub mod tar_member;

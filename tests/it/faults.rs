@@ -60,6 +60,12 @@ pub fn gone_from(nth: usize) -> lifeboat::host::world::Wrapper {
     Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: done.clone() }) as Arc<dyn ObjectStore>)
 }
 
+/// A store that is full after so many puts; counted from when it is opened.
+pub fn full_after(puts: usize) -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth: puts + 1, for_ever: true, after: false, full: true, deletes: false };
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
+}
+
 impl std::fmt::Display for Faulty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("faulty")
@@ -234,8 +240,10 @@ fn settled(machine: &Machine, what: &str) {
         }
     }
     let state = machine.world.state_dir(&listing.snapshots[0].series);
-    let left: Vec<_> =
-        files(&state).into_iter().filter(|p| p.starts_with("pending") || p.starts_with("staging")).collect();
+    let left: Vec<_> = files(&state)
+        .into_iter()
+        .filter(|p| ["pending", "staging", "interrupted"].iter().any(|dir| p.starts_with(dir)))
+        .collect();
     assert!(left.is_empty(), "{what}: {left:?}");
 }
 

@@ -35,6 +35,12 @@ mod secrets;
 /// What is on a store, and what is wrong with it.
 mod list;
 
+/// Colder classes of storage, and what a cloud has to be asked for.
+mod archived;
+
+/// A backup that was cut off, and goes on.
+mod interrupted;
+
 /// The spine: what was backed up comes back.
 mod roundtrip;
 

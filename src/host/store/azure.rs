@@ -58,7 +58,7 @@ pub(super) fn open(
         .with_container_name(&bucket.name)
         .with_account(bucket.account.clone().unwrap_or_default())
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(transport)
+        .with_http_connector(transport.clone())
         .with_retry(retry);
     if let Some(endpoint) = &bucket.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
@@ -66,7 +66,11 @@ pub(super) fn open(
     builder = credentials(world, builder)?;
     // What it would say may repeat a key.
     let built = builder.build().map_err(|_| Error::failed("Azure's credentials are there and cannot be used"))?;
-    Ok((Box::new(built), Door::None))
+    let account = bucket.account.clone().unwrap_or_default();
+    let server = bucket.endpoint.clone().unwrap_or_else(|| format!("https://{account}.blob.core.windows.net"));
+    let address = format!("{server}/{}", bucket.name);
+    let door = Door::Azure { credentials: Arc::clone(built.credentials()), account, address, transport };
+    Ok((Box::new(built), door))
 }
 
 /// Keys and signatures, then identities of the environment, the user's own login, the machine's identity.

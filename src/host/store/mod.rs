@@ -15,6 +15,7 @@ mod location;
 mod reader;
 mod trace;
 mod transport;
+mod warm;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,6 +36,7 @@ use object_store::{
 pub use self::attack::{Attempt, Outcome};
 pub use self::location::{Bucket, Location, Provider};
 pub use self::reader::ObjectReader;
+pub use self::warm::Warmth;
 
 use self::attack::Door;
 use self::fault::{Class, Fault, backoff};
