@@ -14,6 +14,7 @@ Examples:
   lifeboat keys show                             recipients, signing key, where identities are; never a secret
   lifeboat keys export-kit /media/stick/kit.txt  the recovery kit once more, proved
   lifeboat keys rotate --kit /media/stick/new.txt --identity /media/stick/kit.txt    new identities
+  lifeboat keys rotate --signing --kit /media/stick/new.txt   after a break-in: what the old key signs counts no more
   lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
@@ -47,7 +48,7 @@ enum KeysCommand {
     Show,
     /// Write the recovery kit again, from the keys in force
     ExportKit(ExportKitArgs),
-    /// Make new identities, a kit with the new and the old ones, and a bundle for the new
+    /// Make new keys, a kit with the new and the old ones, and a bundle for the new; by default both identities
     Rotate(RotateArgs),
     /// Check that a kit opens the newest archives and that its key signed them
     Check(CheckKitArgs),
@@ -74,6 +75,9 @@ struct RotateArgs {
     /// New keys for the state archive alone
     #[arg(long)]
     state: bool,
+    /// A new signing key, which the old one hands over to
+    #[arg(long)]
+    signing: bool,
     /// The new kit; a file that is there is not replaced
     #[arg(long, value_name = "FILE")]
     kit: PathBuf,
@@ -218,8 +222,8 @@ pub(super) fn keys(world: &World, voice: Voice, a: KeysArgs) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         KeysCommand::Rotate(a) => {
-            let RotateArgs { secrets, state, kit, identity, passphrase } = a;
-            let args = rotate::Args { state, secrets, kit, identity, passphrase };
+            let RotateArgs { secrets, state, signing, kit, identity, passphrase } = a;
+            let args = rotate::Args { state, secrets, signing, kit, identity, passphrase };
             let result = rotate::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }

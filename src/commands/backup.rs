@@ -11,11 +11,12 @@ use super::lineage::Lineage;
 use super::members::Outcome;
 use super::mirror::{self, Mirrors};
 use super::preview::preview;
-use super::session::{Configured, configuration, open_catalog, signing_key};
+use super::session::{Configured, configuration, open_catalog};
+use super::signing::{in_force, signing};
 use super::sources::{Resolved, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
-use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -220,8 +221,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         done.secret_by_content = judged.len();
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
-        let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
+        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+        let own = signing(world, &file)?;
+        let signers = in_force(&store, &config.name, &own)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let begun_at = world.now();
@@ -229,7 +232,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             world,
             config: &config,
             store: &store,
-            key: &key,
+            key: &own.key,
+            signers: &signers,
             catalog: &catalog,
             sources: &resolved.sources,
             described: &resolved.described,
@@ -254,10 +258,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             }
             e
         })?;
-        let (public, seq) = (key.public(), catalog.last_seq()?);
+        let seq = catalog.last_seq()?;
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
-        let mirrors = Mirrors { world, config: &config, store, key: &public, seq, started };
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };
         done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
             events(Event::Warning(
                 "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),
@@ -401,7 +405,7 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
     // While an alarm is open, nothing goes.
     if done.state.is_some() && outcome.due && done.alarm_since.is_none() && run.store.local().is_some() {
-        match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
+        match prune::after_backup(run.world, run.store, run.config, run.signers, run.started) {
             Ok(pruned) => done.pruned = pruned.removed.len() as u64,
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
         }

@@ -19,6 +19,7 @@ use crate::model::receipt;
 use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId, is_public_key_name};
 use crate::model::tiers::keep_seconds;
 use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// The largest file in `keys/`, in bytes.
 const PUBLIC_KEY_BYTES_MAX: u64 = 4096;
@@ -29,8 +30,8 @@ pub struct Series<'a> {
     pub way: Way<'a>,
     /// The series.
     pub name: &'a str,
-    /// The key that its commits verify with.
-    pub key: &'a PublicKey,
+    /// The keys that its commits verify with.
+    pub key: &'a Signers,
     /// Whether somebody other than the store vouches for the key.
     pub trusted: bool,
     /// Its tiers: past a tier's keep a broken chain is no damage.
@@ -206,7 +207,7 @@ impl Series<'_> {
         let files: Vec<(String, bytes::Bytes)> = names.iter().map(read).collect::<Result<_>>()?;
         let ours = |bytes: &[u8]| {
             let text = std::str::from_utf8(bytes).ok();
-            text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| key.to_text() == self.key.to_text())
+            text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| self.key.knows(&key))
         };
         if self.trusted && !files.iter().any(|(_, bytes)| ours(bytes)) {
             let text = "the key of the series is not there, or somebody exchanged it: no key was copied";

@@ -1,14 +1,16 @@
 //! `lifeboat list`: the snapshots and bundles on a store, and what is wrong with them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::session::{Keys, configuration, signing_key};
+use super::session::{Keys, configuration};
+use super::signing::follow;
 use super::snapshots::{self, Doubts, Found, Standing};
+use super::whereabouts::{Named, named, trusted};
 use super::write_archive::clock_text;
 use super::{Event, Events, Report, bytes_text, count_text};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::chain::{Link, Links, Worth, ends, worth};
@@ -20,6 +22,7 @@ use crate::model::store_key::{Archive, MANIFEST, is_name, public_key};
 use crate::model::tiers::keep_seconds;
 use crate::stream::manifest_file;
 use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// What `list` was asked to show.
 #[derive(Clone, Debug, Default)]
@@ -143,13 +146,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
     let configured = configuration(world)?;
     let config = configured.as_ref().map(|c| &c.config);
     let mut keys = Keys::find(world, args.identity.as_deref(), config, &wanted(args, config.is_some()))?;
-    let kit = keys.kit();
-    let url = args.store.clone().or_else(|| kit.map(|k| k.store.clone()).filter(|s| !s.is_empty()));
-    let url = url.or_else(|| config.map(|c| c.store.clone())).ok_or_else(no_store)?;
-    let series = args.name.clone().or_else(|| kit.map(|k| k.series.clone()).filter(|s| !s.is_empty()));
-    let series = series.or_else(|| config.map(|c| c.name.clone()));
+    let (store, name) = (args.store.as_deref(), args.name.as_deref());
+    let Named { url, series } = named(store, name, Some(&keys), configured.as_ref())?;
     let store = Store::open(world, &url, Access::Existing)?;
-    let own = own_key(world, &keys, configured.as_ref().map(|c| c.file.as_path()))?;
+    let own = trusted(world, Some(&keys), configured.as_ref(), series.as_deref())?;
     let all: Vec<String> = match (&series, args.all) {
         (Some(series), false) => vec![series.clone()],
         _ => self::series(&store)?,
@@ -161,7 +161,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
             Some(key) if Some(&name) == series.as_ref() => Some(key.clone()),
             _ => store_key(&store, &name, events)?,
         };
-        let found = snapshots::load(&store, &name, key.as_ref())?;
+        let followed = key.map(|key| follow(&store, &name, key)).transpose()?;
+        for line in followed.iter().flat_map(|f| &f.refused) {
+            events(Event::Warning(line.clone()));
+        }
+        let found = snapshots::load(&store, &name, followed.as_ref().map(|f| &f.signers))?;
         listing.hidden.extend(snapshots::hidden(&found, now));
         let tiers = config.filter(|c| c.name == name).map_or_else(default_tiers, |c| c.tiers.clone());
         let chains = Chains { links: links(&found), tiers: &tiers, doubts: Doubts::of(&found), now };
@@ -181,19 +185,6 @@ fn wanted(args: &Args, configured: bool) -> Vec<Which> {
     }
 }
 
-fn no_store() -> Error {
-    Error::not_there("there is no configuration here, and no store was named")
-        .hint("name one with --store, or a recovery kit with --identity")
-}
-
-/// The key that signatures of the own series must verify with: the kit's, else this host's.
-fn own_key(world: &World, keys: &Keys, config_file: Option<&Path>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(config_file.and_then(|file| signing_key(world, file).ok()).map(|key| key.public()))
-}
-
 /// Every series that has a key on the store.
 ///
 /// # Errors
@@ -208,12 +199,12 @@ pub(super) fn series(store: &Store) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(super) fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<PublicKey>> {
+pub(super) fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<Signers>> {
     let Some(bytes) = store.get_if_there(&public_key(series, 1), 4096)? else { return Ok(None) };
     events(Event::Warning(format!(
         "signatures of {series} are checked with the key that stands on the store, which whoever can write to it could have put there"
     )));
-    Ok(std::str::from_utf8(&bytes).ok().and_then(|t| PublicKey::from_text(t).ok()))
+    Ok(std::str::from_utf8(&bytes).ok().and_then(|t| PublicKey::from_text(t).ok()).map(Signers::from))
 }
 
 /// The number of files, if an identity at hand opens the manifest. A listing does not fail for want of it.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::signing;
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::identity::{self, Found};
-use crate::host::private_file::{read_granted_file, read_private_file};
 use crate::host::world::World;
 use crate::host::{catalog, prompt};
 use crate::model::commit::Commit;
@@ -14,7 +14,8 @@ use crate::model::config::{Config, Identity};
 use crate::model::kit::{Kit, Which, is_protected};
 use crate::model::path::printable_path;
 use crate::stream::age_keys::{self, Identities};
-use crate::stream::sign::{PublicKey, SigningKey};
+use crate::stream::sign::SigningKey;
+use crate::stream::signers::Signers;
 
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -51,7 +52,7 @@ pub fn configuration(world: &World) -> Result<Option<Configured>> {
 
 /// Where the signing key of a configuration is.
 pub fn signing_key_file(config_file: &Path) -> PathBuf {
-    config_file.with_file_name("signing.key")
+    signing::key_file(config_file)
 }
 
 /// Reads the signing key: a systemd credential, else the file beside the configuration.
@@ -59,20 +60,7 @@ pub fn signing_key_file(config_file: &Path) -> PathBuf {
 /// # Errors
 /// When there is none, or it cannot be used.
 pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
-    let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
-    let credential = credential.filter(|c| c.exists());
-    let granted = credential.is_some();
-    let file = credential.unwrap_or_else(|| signing_key_file(config_file));
-    let read = if granted { read_granted_file(&file) } else { read_private_file(&file) };
-    let bytes = read.map_err(|e| {
-        if e.kind() != Kind::NotThere {
-            return e;
-        }
-        Error::not_there(format!("the signing key {} is not there", printable_path(&file)))
-            .hint("`lifeboat init --kit KIT` puts it back from the recovery kit")
-    })?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the signing key is not text"))?;
-    SigningKey::from_text(text)
+    signing::signing(world, config_file).map(|signing| signing.key)
 }
 
 /// A kit, or whatever else holds identities, that was found.
@@ -177,13 +165,13 @@ impl Keys {
         self.kits.iter().map(|held| &held.kit).find(|k| !k.series.is_empty() || !k.store.is_empty())
     }
 
-    /// The key that signatures are checked with, as far as a kit holds it.
+    /// Who signs, as far as a kit holds it.
     ///
     /// # Errors
-    /// When the kit's key is malformed.
-    pub fn public_key(&self) -> Result<Option<PublicKey>> {
-        let text = self.kits.iter().find_map(|held| held.kit.signing_public.as_ref());
-        text.map(|t| PublicKey::from_text(t)).transpose()
+    /// When what the kit says is malformed.
+    pub fn signers(&self) -> Result<Option<Signers>> {
+        let kit = self.kits.iter().map(|held| &held.kit).find(|kit| kit.signing_public.is_some());
+        kit.map_or(Ok(None), signing::of_kit)
     }
 }
 

@@ -346,6 +346,7 @@ fn one(world: &World, place: &Whereabouts, events: &mut Events<'_>) -> Result<Ro
             Standing::Incomplete => row.incomplete += 1,
         }
     }
+    row.damage.extend(place.refused_keys.iter().cloned());
     row.damage.extend(snapshots::hidden(&found, now));
     let doubts = Doubts::of(&found);
     row.snapshot = newest(&found, Archive::State, now, &|_| true, events);

@@ -34,6 +34,7 @@ use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
 use crate::stream::manifest_file::{self, Lines};
 use crate::stream::sign::SigningKey;
+use crate::stream::signers::Signers;
 
 /// The name and version of this program, as manifests record it.
 pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -48,6 +49,8 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// Who signs.
     pub key: &'a SigningKey,
+    /// Who signs which numbers of the series; the last of them is `key`.
+    pub signers: &'a Signers,
     /// What this host knows of itself.
     pub catalog: &'a Catalog,
     /// Where from.

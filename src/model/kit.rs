@@ -67,6 +67,9 @@ pub struct Kit {
     pub secrets: Option<Opening>,
     /// The minisign public key, its base64 line.
     pub signing_public: Option<String>,
+    /// Keys that signed before it, oldest first: `RW… till-seq N` each, its base64 line and the number from which on the
+    /// next one signs.
+    pub signing_former: Vec<String>,
     /// The minisign secret key without password, its base64 line.
     pub signing_secret: Option<SecretString>,
     /// Identities of which the file does not say what they open; they are tried on both archives.
@@ -102,6 +105,9 @@ impl Kit {
         }
         if let Some(public) = &self.signing_public {
             push(&mut text, SIGNING_PUBLIC);
+            for former in &self.signing_former {
+                push_value(&mut text, "signing-former", former);
+            }
             push_value(&mut text, "signing-public", public);
         }
         if let Some(secret) = &self.signing_secret {
@@ -169,8 +175,8 @@ const COSTS: &str = "\
 ";
 
 const SIGNING_PUBLIC: &str = "
-# The next line tells backups that your machine signed from what somebody else put on the
-# store (minisign -V -P). It is not secret.
+# The next lines tell backups that your machine signed from what somebody else put on the
+# store (minisign -V -P). They are not secret. A former key counts for what is older only.
 ";
 
 const SIGNING_SECRET: &str = "
@@ -243,6 +249,14 @@ impl Parser {
             "series" => set_text(&mut self.kit.series, name, value),
             "store" => set_text(&mut self.kit.store, name, value),
             "signing-public" => set_text(self.kit.signing_public.get_or_insert_default(), name, value),
+            "signing-former" => {
+                let mut line = String::new();
+                set_text(&mut line, name, value)?;
+                if !self.kit.signing_former.contains(&line) {
+                    self.kit.signing_former.push(line);
+                }
+                Ok(())
+            }
             "signing-secret" => match &self.kit.signing_secret {
                 Some(old) if old.expose_secret() != value => Err(second(name)),
                 _ => {
@@ -336,6 +350,7 @@ mod tests {
             state: Some(Opening { recipient: STATE_RECIPIENT.into(), identities: STATE.into() }),
             secrets: Some(Opening { recipient: SECRETS_RECIPIENT.into(), identities: SECRETS.into() }),
             signing_public: Some("RWTWQFXJ".into()),
+            signing_former: vec!["RWfirst till-seq 5".into(), "RWsecond till-seq 9".into()],
             signing_secret: Some("RWQAAEIy".into()),
             loose: Vec::new(),
         }
@@ -359,6 +374,7 @@ mod tests {
         assert_eq!(exposed(&read, Which::State), [STATE]);
         assert_eq!(exposed(&read, Which::Secrets), [SECRETS]);
         assert_eq!(read.signing_public.as_deref(), Some("RWTWQFXJ"));
+        assert_eq!(read.signing_former, ["RWfirst till-seq 5", "RWsecond till-seq 9"]);
         assert_eq!(read.signing_secret.as_ref().unwrap().expose_secret(), "RWQAAEIy");
         assert!(read.loose.is_empty());
         assert_eq!(read.render().expose_secret(), text.expose_secret());

@@ -8,4 +8,5 @@ pub mod ranged;
 pub mod resume;
 pub mod seal;
 pub mod sign;
+pub mod signers;
 pub mod tar_member;

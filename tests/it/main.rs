@@ -14,6 +14,9 @@ mod init;
 /// Which keys are in force, kits written again and checked.
 mod keys;
 
+/// A new signing key, and who follows it.
+mod signing;
+
 /// Looking into snapshots without restoring them.
 mod look;
 

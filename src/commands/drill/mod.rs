@@ -276,7 +276,7 @@ impl<'a> Chosen<'a> {
 /// The key that signs the receipt: the kit's, else this host's own.
 fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<SigningKey>> {
     use secrecy::ExposeSecret as _;
-    let public = place.key()?.to_base64();
+    let public = place.key()?.current();
     let mut keys = Vec::new();
     if let Some(file) = &args.identity {
         let config = place.configured.as_ref().map(|c| &c.config);
@@ -286,7 +286,7 @@ fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<Sign
         }
     }
     keys.extend(place.configured.as_ref().and_then(|c| signing_key(world, &c.file).ok()));
-    Ok(keys.into_iter().find(|key| key.public().to_base64() == public))
+    Ok(keys.into_iter().find(|key| key.public() == *public))
 }
 
 fn receipt(

@@ -164,6 +164,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             findings.push(finding(What::Unsigned, &one.place.directory(), printable(why.to_string().as_bytes())));
         }
     }
+    for line in &place.refused_keys {
+        findings.push(finding(What::Unsigned, &format!("keys/{series}"), line.clone()));
+    }
     for line in snapshots::hidden(&found, world.now()) {
         findings.push(finding(What::Hidden, &format!("series {series}"), line));
     }
