@@ -69,6 +69,9 @@ mod chains;
 /// What a malicious holder of the keys could sign as a chain.
 mod hostile_chains;
 
+/// Hostile bytes for everything that parses, near the corpus of `tests/fuzz`.
+mod fuzz;
+
 /// What somebody with write access to the store could do to it.
 mod tamper;
 
