@@ -38,6 +38,7 @@ pub mod roles;
 pub mod secret_notes;
 pub mod store_key;
 pub mod sweep;
+pub mod syntax;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;

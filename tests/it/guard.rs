@@ -15,7 +15,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// An agent's home with what it is, remembers and does, forty projects, and a database.
-fn machine() -> Machine {
+pub fn machine() -> Machine {
     let machine = Machine::new();
     machine.write(".hermes/SOUL.md", "I am the one who remembers.\n".repeat(40));
     for n in 0..6 {
@@ -39,12 +39,14 @@ fn machine() -> Machine {
         .execute_batch(
             "create table sessions(id integer primary key, t text);
              create table messages(id integer primary key, t text);
+             create table messages_fts(t text);
              create table schema_version(version integer);
              insert into schema_version values (9);
              with recursive n(i) as (select 1 union all select i + 1 from n where i < 60)
                insert into sessions(t) select 'session ' || i from n;
              with recursive n(i) as (select 1 union all select i + 1 from n where i < 400)
-               insert into messages(t) select 'message ' || i from n;",
+               insert into messages(t) select 'message ' || i from n;
+             insert into messages_fts select t from messages;",
         )
         .unwrap();
     machine.init(&[".hermes", "projects"]);
