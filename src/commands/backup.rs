@@ -349,7 +349,10 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
     if done.state.is_some() && outcome.due && run.store.local().is_some() {
         match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
-            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+            Ok(pruned) => {
+                pruned.warning().into_iter().for_each(|text| events(Event::Warning(text)));
+                done.pruned = pruned.removed.len() as u64;
+            }
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
         }
     }
