@@ -100,6 +100,12 @@ enum Command {
     /// Bring another store up to date; needs no identity
     #[command(after_help = copies::COPY_HELP)]
     Copy(copies::CopyArgs),
+    /// Keep a snapshot without end
+    #[command(after_help = copies::PIN_HELP)]
+    Pin(copies::PinArgs),
+    /// Take a pin away again
+    #[command(after_help = copies::UNPIN_HELP)]
+    Unpin(copies::PinArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = upkeep::PRUNE_HELP)]
     Prune(upkeep::PruneArgs),
@@ -175,6 +181,8 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Drill(a) => proof::drill(world, voice, a),
         Command::Status(a) => proof::status(world, voice, a),
         Command::Copy(a) => copies::copy(world, voice, a),
+        Command::Pin(a) => copies::pin(world, voice, a),
+        Command::Unpin(a) => copies::unpin(world, voice, a),
         Command::Prune(a) => upkeep::prune(world, voice, a),
         Command::Lifecycle(a) => upkeep::lifecycle(world, voice, a),
         Command::Keys(a) => keys::keys(world, voice, a),

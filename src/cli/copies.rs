@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::commands::copy;
+use crate::commands::{copy, pin};
 use crate::host::world::World;
 use crate::output::{self, Printer, Voice};
 
@@ -28,6 +28,43 @@ A [[mirror]] in the configuration has each backup do it.
 
 Exit codes: 0 done, 1 failed, 2 usage, 4 something is damaged and was not copied, 10 a store, series or key is missing,
 13 something lies in a cloud's archive: warm it up first, 130 interrupted.";
+
+pub(super) const PIN_HELP: &str = "\
+Copies a snapshot with its chain, and the secrets bundle that it names, to prefixes that no lifecycle rule is for, by download
+and upload: everything is compared with what was signed, and what does not verify is refused. It needs a credential that
+reads and adds, and the public key or kit: run it on a machine that you trust. Pinned copies are found like any others.
+
+Examples:
+  lifeboat pin 20261121T2015                     before an upgrade, say
+  lifeboat pin latest --identity lifeboat-key.txt
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 pinned without a bundle that should be there, 4 damage found, 10 store, snapshot
+or key missing, 13 something lies in a cloud's archive: warm it up first, 130 interrupted.";
+
+pub(super) const UNPIN_HELP: &str = "\
+Removes the pinned copy of a snapshot, and of its chain what no other pinned one leans on and was not pinned itself. What
+stands in the tiers is not touched. It needs a credential that may delete.
+
+Example:
+  lifeboat unpin 20261121T2015
+
+Exit codes: 0 done, 1 failed, 2 usage, 10 store or key missing, or it is not pinned, 130 interrupted.";
+
+#[derive(Args)]
+pub(super) struct PinArgs {
+    /// An id, the beginning of one, `latest`, or a date (its last snapshot)
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+    #[command(flatten)]
+    at: At,
+}
+
+impl From<PinArgs> for pin::Args {
+    fn from(a: PinArgs) -> pin::Args {
+        let PinArgs { snapshot, at: At { identity, key, store, name } } = a;
+        pin::Args { snapshot, store, name, identity, key }
+    }
+}
 
 #[derive(Args)]
 pub(super) struct CopyArgs {
@@ -66,5 +103,17 @@ pub(super) fn copy(world: &World, voice: Voice, a: CopyArgs) -> ExitCode {
     let args = copy::Args { to, all, store, name, identity, key, dry_run };
     let mut printer = Printer::new(voice);
     let result = copy::run(world, &args, &mut |e| printer.event(e));
+    output::finish(voice, &mut printer, result)
+}
+
+pub(super) fn pin(world: &World, voice: Voice, a: PinArgs) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    let result = pin::pin(world, &a.into(), &mut |e| printer.event(e));
+    output::finish(voice, &mut printer, result)
+}
+
+pub(super) fn unpin(world: &World, voice: Voice, a: PinArgs) -> ExitCode {
+    let mut printer = Printer::new(voice);
+    let result = pin::unpin(world, &a.into(), &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }

@@ -406,7 +406,10 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     // While an alarm is open, nothing goes.
     if done.state.is_some() && outcome.due && done.alarm_since.is_none() && run.store.local().is_some() {
         match prune::after_backup(run.world, run.store, run.config, run.signers, run.started) {
-            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+            Ok(pruned) => {
+                pruned.warning().into_iter().for_each(|text| events(Event::Warning(text)));
+                done.pruned = pruned.removed.len() as u64;
+            }
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
         }
     }

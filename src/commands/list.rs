@@ -1,5 +1,6 @@
 //! `lifeboat list`: the snapshots and bundles on a store, and what is wrong with them.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -18,7 +19,7 @@ use crate::model::config::{Tier, default_tiers};
 use crate::model::kit::Which;
 use crate::model::manifest::Header;
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, MANIFEST, is_name, public_key};
+use crate::model::store_key::{Archive, MANIFEST, PIN, PINNED, SnapshotId, is_name, public_key};
 use crate::model::tiers::keep_seconds;
 use crate::stream::manifest_file;
 use crate::stream::sign::PublicKey;
@@ -62,6 +63,8 @@ pub struct Row {
     pub chain_stored: Option<u64>,
     /// RFC 3339: when the first life in its chain ends, and it may go; of one that is pinned, nothing.
     pub expires: Option<String>,
+    /// Whether it was pinned itself, rather than only as part of another one's chain.
+    pub pinned: bool,
     /// Files, where an identity at hand opens the manifest.
     pub files: Option<u64>,
     /// `ok`, `expired`, `incomplete`, `unverified` or `damaged`.
@@ -131,7 +134,9 @@ impl Row {
         };
         let members = self.chain.map_or(String::new(), |n| n.to_string());
         let chain = self.chain_stored.map_or(String::new(), bytes_text);
-        let until = self.expires.as_ref().and_then(|at| at.get(..10)).unwrap_or_default();
+        let copy = self.tier.as_deref() == Some(PINNED) && self.pinned;
+        let until = self.expires.as_ref().and_then(|at| at.get(..10));
+        let until = until.unwrap_or(if copy { "no end" } else { "" });
         let files = self.files.map_or(String::new(), |n| indicatif::HumanCount(n).to_string());
         let tier = self.tier.as_deref().unwrap_or(self.archive);
         line([&self.id, tier, &bytes_text(self.stored), parent, &members, &chain, until, &files])
@@ -168,7 +173,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
         let found = snapshots::load(&store, &name, followed.as_ref().map(|f| &f.signers))?;
         listing.hidden.extend(snapshots::hidden(&found, now));
         let tiers = config.filter(|c| c.name == name).map_or_else(default_tiers, |c| c.tiers.clone());
-        let chains = Chains { links: links(&found), tiers: &tiers, doubts: Doubts::of(&found), now };
+        let pinned = found.iter().filter(|f| f.objects.contains_key(PIN)).map(|f| f.place.id.clone()).collect();
+        let chains = Chains { links: links(&found), pinned, tiers: &tiers, doubts: Doubts::of(&found), now };
         for one in &found {
             let files = files(&store, one, &mut keys);
             listing.snapshots.push(row(one, files, &chains));
@@ -226,6 +232,8 @@ fn files(store: &Store, found: &Found, keys: &mut Keys) -> Option<u64> {
 /// What chains are judged by.
 struct Chains<'a> {
     links: Links,
+    /// Snapshots that were pinned themselves.
+    pinned: HashSet<SnapshotId>,
     tiers: &'a [Tier],
     doubts: Doubts<'a>,
     now: i64,
@@ -300,6 +308,7 @@ fn row(found: &Found, files: Option<u64>, chains: &Chains<'_>) -> Row {
         stored: found.objects.values().sum(),
         chain_stored: Some(chain.iter().map(|link| link.stored).sum()).filter(|_| !chain.is_empty()),
         expires,
+        pinned: chains.pinned.contains(&place.id),
         files,
         status,
         note,

@@ -211,7 +211,10 @@ impl Mirrors<'_> {
         }
         memory.pruned = Some(self.started);
         match prune::after_backup(world, &to, config, key, self.started) {
-            Ok(pruned) => Ok(pruned.removed.len() as u64),
+            Ok(pruned) => {
+                pruned.warning().into_iter().for_each(|text| events(Event::Warning(text)));
+                Ok(pruned.removed.len() as u64)
+            }
             Err(e) => {
                 events(Event::Warning(format!("old snapshots could not be removed from {}: {e}", to.name())));
                 Ok(0)

@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod opened;
 pub mod patch_spool;
+pub mod pin;
 pub mod plan;
 pub mod policy;
 pub mod preview;

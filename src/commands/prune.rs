@@ -1,5 +1,7 @@
 //! `lifeboat prune`: removes what is past its life from a store without a lifecycle of its own.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::session::{Configured, configuration, open_catalog};
@@ -12,8 +14,9 @@ use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
 use crate::model::chain::Link;
 use crate::model::config::Config;
+use crate::model::path::printable;
 use crate::model::prune::{self, Held, Question};
-use crate::model::store_key::{COMMIT, MANIFEST, SIGNATURE};
+use crate::model::store_key::{Archive, COMMIT, MANIFEST, SIGNATURE, SnapshotId};
 use crate::stream::signers::Signers;
 
 /// What `prune` was asked to do.
@@ -40,6 +43,15 @@ pub struct Gone {
     pub stored: u64,
 }
 
+/// One archive that is past its life and may not be removed.
+#[derive(Debug, Serialize)]
+pub struct Refused {
+    /// Where it stands.
+    pub place: String,
+    /// Why it stays.
+    pub why: String,
+}
+
 /// What `prune` did.
 #[derive(Debug, Serialize)]
 pub struct Done {
@@ -53,12 +65,23 @@ pub struct Done {
     pub removed: Vec<Gone>,
     /// Bytes that it had on the store.
     pub bytes: u64,
+    /// What the store did not let go, such as what a bucket locks.
+    pub refused: Vec<Refused>,
     /// Archives that are left.
     pub left: usize,
     /// How many more may go once the clock is witnessed.
     pub waiting: usize,
     /// Archives that do not verify, which are left alone.
     pub unverified: usize,
+}
+
+impl Done {
+    /// What a run that pruned by the way says of what was refused.
+    pub(super) fn warning(&self) -> Option<String> {
+        let first = self.refused.first()?;
+        let n = count_text(self.refused.len() as u64, "archive");
+        Some(format!("{n} past their life could not be removed from {}: {}: {}", self.store, first.place, first.why))
+    }
 }
 
 impl Report for Done {
@@ -90,6 +113,10 @@ impl Report for Done {
             out.push_str(&format!("{n} that did not verify: left alone, `lifeboat list` says why\n"));
         }
         out
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.refused.iter().map(|r| format!("past its life and not removed: {}: {}", r.place, r.why)).collect()
     }
 }
 
@@ -143,12 +170,16 @@ fn prune(world: &World, store: &Store, config: &Config, signers: &Signers, reque
     let (ours, held): (Vec<&Found>, Vec<Held>) = judged.unzip();
     let Request { args, began } = request;
     let plan = prune::plan(&Question { held: &held, now: world.now(), began, clock_is_right: args.yes });
-    let mut removed = Vec::new();
+    let (mut removed, mut refused) = (Vec::new(), Vec::new());
+    // What somebody that stays leans on stays, too.
+    let mut needed: HashSet<&SnapshotId> = HashSet::new();
     for index in plan.remove {
         let found = ours[index];
-        if !args.dry_run {
-            world.check_stop()?;
-            remove(store, found)?;
+        world.check_stop()?;
+        if let Some(why) = stays(store, found, &needed, args.dry_run)? {
+            needed.extend(&found.place.parent);
+            refused.push(Refused { place: found.place.directory(), why });
+            continue;
         }
         removed.push(Gone {
             archive: found.place.archive.word(),
@@ -167,7 +198,26 @@ fn prune(world: &World, store: &Store, config: &Config, signers: &Signers, reque
         waiting: plan.waiting,
         unverified: total - held.len(),
         removed,
+        refused,
     })
+}
+
+/// Removes an archive, unless it has to stay; then why. A bucket may lock what is in it for a time.
+fn stays(store: &Store, found: &Found, needed: &HashSet<&SnapshotId>, dry_run: bool) -> Result<Option<String>> {
+    if found.place.archive == Archive::State && needed.contains(&found.place.id) {
+        return Ok(Some("what leans on it stays".to_owned()));
+    }
+    if dry_run {
+        return Ok(None);
+    }
+    match remove(store, found) {
+        Ok(()) => Ok(None),
+        Err(e) if Store::is_refusal(&e) => {
+            let words: Vec<String> = std::iter::once(e.to_string()).chain(e.causes()).collect();
+            Ok(Some(printable(words.join(": ").as_bytes())))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// What the plan has to know of an archive; `None` for one that does not verify.
@@ -192,7 +242,10 @@ fn held(found: &Found, doubts: &Doubts<'_>) -> Option<Held> {
 }
 
 /// Removes an archive: first its commit, so that what is left after a crash counts for nothing; then the rest.
-fn remove(store: &Store, found: &Found) -> Result<()> {
+///
+/// # Errors
+/// When something of it may not be deleted, or cannot.
+pub(super) fn remove(store: &Store, found: &Found) -> Result<()> {
     let order = |name: &str| match name {
         COMMIT => 0,
         SIGNATURE => 1,

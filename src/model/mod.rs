@@ -19,6 +19,7 @@ pub mod history;
 pub mod kit;
 pub mod layout;
 pub mod lifecycle;
+pub mod lifecycle_rules;
 pub mod loader;
 pub mod manifest;
 pub mod merge;

@@ -96,6 +96,9 @@ mod copies;
 /// Stores that each backup brings up to date.
 mod mirrors;
 
+/// What is kept without end, what may not be removed, and the rules that are in force.
+mod pins;
+
 /// Buckets in this process.
 mod fake_cloud;
 /// What a bucket is told to do by itself.
