@@ -12,6 +12,7 @@ pub mod cat;
 pub mod changes;
 pub mod content_rule;
 pub mod contents;
+pub mod credential;
 pub mod diff;
 pub mod doctor;
 pub mod drill;

@@ -210,13 +210,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         allow_unsigned: args.allow_unsigned,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
-    let only_warmed = |reading: &Reading, warmed| Done {
-        series: reading.series.clone(),
-        store: reading.store.name(),
-        dry_run: args.dry_run,
-        warmed: Some(warmed),
-        ..Done::default()
-    };
     let mut archives = match open_archives(args, &wanted, &mut reading, events) {
         Err(e) if args.warm_up && e.kind() == Kind::Archived => {
             let manifests = manifests(args, &wanted, &reading)?;
@@ -300,6 +293,12 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         warmed: None,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// What is told where nothing was restored.
+fn only_warmed(reading: &Reading, warmed: Warmed) -> Done {
+    let (series, store) = (reading.series.clone(), reading.store.name());
+    Done { series, store, dry_run: warmed.dry_run, warmed: Some(warmed), ..Done::default() }
 }
 
 /// The manifests of what would be restored, by key and size.
