@@ -16,6 +16,7 @@ pub mod content_rule;
 pub mod contents;
 pub mod copy;
 pub mod counts;
+pub mod credential;
 pub mod diff;
 pub mod doctor;
 pub mod drill;

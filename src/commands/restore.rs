@@ -273,13 +273,6 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         good: args.good,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
-    let only_warmed = |reading: &Reading, warmed| Done {
-        series: reading.series.clone(),
-        store: reading.store.name(),
-        dry_run: args.dry_run,
-        warmed: Some(warmed),
-        ..Done::default()
-    };
     let mut archives = match open_archives(args, &wanted, &mut reading, events) {
         Err(e) if args.warm_up && e.kind() == Kind::Archived => {
             let manifests = manifests(args, &wanted, &reading)?;
@@ -409,6 +402,12 @@ fn surplus(
         None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
             .hint("--dry-run lists what would go, --yes answers")),
     }
+}
+
+/// What is told where nothing was restored.
+fn only_warmed(reading: &Reading, warmed: Warmed) -> Done {
+    let (series, store) = (reading.series.clone(), reading.store.name());
+    Done { series, store, dry_run: warmed.dry_run, warmed: Some(warmed), ..Done::default() }
 }
 
 /// The manifests of what would be restored, by key and size.

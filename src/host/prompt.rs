@@ -1,12 +1,14 @@
 //! Asking a person for a passphrase, or for a yes, where there is one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, IsTerminal as _, Read as _, Write as _};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, Result};
 
+/// The longest secret that is read.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 /// The terminal of this process, whatever its standard streams are connected to.
 const TERMINAL: &str = "/dev/tty";
 
@@ -43,6 +45,23 @@ pub fn confirm(question: &str) -> Result<Option<bool>> {
         ErrorKind::Interrupted => Error::interrupted(),
         _ => Error::failed("cannot ask on the terminal").because(e),
     })
+}
+
+/// Reads a secret: asked for without showing it where standard input is a terminal, else all of standard input without
+/// the newline at its end.
+///
+/// # Errors
+/// [`Kind::Interrupted`](crate::Kind::Interrupted) on Ctrl-C; [`Kind::Usage`](crate::Kind::Usage) where there is none.
+pub fn secret(label: &str) -> Result<SecretString> {
+    let none = || Error::usage("no value was given").hint("it is asked for on a terminal, or read from standard input");
+    let mut text = zeroize::Zeroizing::new(String::new());
+    if std::io::stdin().is_terminal() {
+        return passphrase(label)?.filter(|text| !text.expose_secret().is_empty()).ok_or_else(none);
+    }
+    let read = std::io::stdin().take(SECRET_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|e| Error::failed("cannot read standard input").because(e))?;
+    let value = text.trim_end_matches(['\n', '\r']);
+    if value.is_empty() { Err(none()) } else { Ok(SecretString::from(value)) }
 }
 
 /// The terminal, if there is one and this process is in its foreground: a question asked in the background would

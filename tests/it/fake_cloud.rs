@@ -273,20 +273,7 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
             response(200, &[], listing(state, &query))
         }
         _ if !admin => failure(403, "AccessDenied"),
-        // RestoreObject of S3.
-        Method::POST if parts.uri.query() == Some("restore") => {
-            if !String::from_utf8_lossy(&content).contains("<Days>7</Days>") {
-                return failure(400, "MalformedXML");
-            }
-            match (state.archived.contains(&key), state.asked.contains(&key)) {
-                (false, _) => failure(403, "InvalidObjectState"),
-                (true, true) => failure(409, "RestoreAlreadyInProgress"),
-                (true, false) => {
-                    state.asked.push(key);
-                    response(202, &[], "")
-                }
-            }
-        }
+        Method::POST if parts.uri.query() == Some("restore") => ask_for(state, key, &content),
         Method::GET | Method::HEAD => {
             let Some(content) = there else { return failure(404, "NoSuchKey") };
             if state.archived.contains(&key) {
@@ -314,6 +301,21 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
             _ => response(204, &[], ""),
         },
         _ => failure(405, "MethodNotAllowed"),
+    }
+}
+
+/// RestoreObject of S3.
+fn ask_for(state: &mut State, key: String, content: &[u8]) -> Response<Body> {
+    if !String::from_utf8_lossy(content).contains("<Days>7</Days>") {
+        return failure(400, "MalformedXML");
+    }
+    match (state.archived.contains(&key), state.asked.contains(&key)) {
+        (false, _) => failure(403, "InvalidObjectState"),
+        (true, true) => failure(409, "RestoreAlreadyInProgress"),
+        (true, false) => {
+            state.asked.push(key);
+            response(202, &[], "")
+        }
     }
 }
 

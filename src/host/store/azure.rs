@@ -73,6 +73,40 @@ pub(super) fn open(
     Ok((Box::new(built), door))
 }
 
+/// Where [`credentials`] will find them; nothing where only the machine itself may have an identity.
+pub(super) fn source(world: &World) -> Option<&'static str> {
+    let any = |names: &[&str]| names.iter().any(|name| world.var(name).is_some());
+    let connection = connection(world);
+    if any(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"]) {
+        return Some("an account key in the environment");
+    }
+    if any(&["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"]) {
+        return Some("a shared access signature in the environment");
+    }
+    if connection("AccountKey").or_else(|| connection("SharedAccessSignature")).is_some() {
+        return Some("AZURE_STORAGE_CONNECTION_STRING in the environment");
+    }
+    if any(&[
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "IDENTITY_ENDPOINT",
+        "MSI_ENDPOINT",
+    ]) {
+        return Some("an identity in the environment");
+    }
+    login(world).then_some("the login of the az program")
+}
+
+/// Whether the user has logged in with Azure's tool.
+fn login(world: &World) -> bool {
+    let dir = match world.var("AZURE_CONFIG_DIR") {
+        Some(dir) => std::path::PathBuf::from(dir),
+        None => world.home.join(".azure"),
+    };
+    dir.join("azureProfile.json").exists()
+}
+
 /// Keys and signatures, then identities of the environment, the user's own login, the machine's identity.
 fn credentials(world: &World, mut builder: MicrosoftAzureBuilder) -> Result<MicrosoftAzureBuilder> {
     let text = |names: &[&str]| names.iter().find_map(|n| Some(world.var(n)?.to_str()?.to_owned()));
@@ -103,11 +137,7 @@ fn credentials(world: &World, mut builder: MicrosoftAzureBuilder) -> Result<Micr
             builder = builder.with_config(key, value);
         }
     }
-    let login = match world.var("AZURE_CONFIG_DIR") {
-        Some(dir) => std::path::PathBuf::from(dir),
-        None => world.home.join(".azure"),
-    };
-    if !whole && login.join("azureProfile.json").exists() {
+    if !whole && login(world) {
         let scope = ["--scope", "https://storage.azure.com/.default"];
         let arguments = ["account", "get-access-token", "--output", "tsv", "--query", "accessToken"];
         let tool = Tool::new(world, "az", &[&arguments[..], &scope[..]].concat());

@@ -10,6 +10,7 @@ mod command;
 mod connect;
 mod fault;
 mod google;
+mod kept;
 mod limit;
 mod location;
 mod reader;
@@ -34,6 +35,7 @@ use object_store::{
 };
 
 pub use self::attack::{Attempt, Outcome};
+pub use self::kept::{Source, keep};
 pub use self::location::{Bucket, Location, Provider};
 pub use self::reader::ObjectReader;
 pub use self::warm::Warmth;
@@ -84,6 +86,7 @@ pub struct Store {
     url: String,
     place: Location,
     door: Door,
+    source: Option<Source>,
     /// Puts whose answer was lost in this run and that nothing is known of, with the SHA-256 of what was put.
     unsettled: Mutex<HashMap<String, [u8; 32]>>,
 }
@@ -194,9 +197,15 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_limited(world: &World, url: &str, access: Access, limit: Option<u64>) -> Result<Store> {
         let place = locate(world, url)?;
+        let mut source = None;
         let (mut inner, door): (Arc<dyn ObjectStore>, Door) = match &place {
             Location::Local(dir) => (Arc::new(open_local(dir, access)?), Door::None),
-            Location::Bucket(bucket) => open_bucket(world, bucket, limit)?,
+            Location::Bucket(bucket) => {
+                let (found, with) = kept::find(world, bucket);
+                source = Some(found);
+                let opened = open_bucket(with.as_ref().unwrap_or(world), bucket, limit);
+                opened.map_err(|e| kept::explain(e, source.as_ref()))?
+            }
         };
         if let Some(wrap) = &world.wrap_store {
             inner = wrap(inner);
@@ -215,7 +224,15 @@ impl Store {
             ahead: AtomicI64::new(i64::MIN),
             fixed_now: world.fixed_now,
         };
-        Ok(Store { shared: Arc::new(shared), runtime, url: url.to_owned(), place, door, unsettled: Mutex::default() })
+        Ok(Store {
+            shared: Arc::new(shared),
+            runtime,
+            url: url.to_owned(),
+            place,
+            door,
+            source,
+            unsettled: Mutex::default(),
+        })
     }
 
     /// What the store is called in messages.
@@ -237,6 +254,11 @@ impl Store {
             Location::Local(_) => None,
             Location::Bucket(bucket) => Some(bucket),
         }
+    }
+
+    /// Where the credential of a bucket comes from.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 
     /// How many volumes should be on their way at the same time. Each needs its own memory.
@@ -480,7 +502,9 @@ impl Store {
             (Failed::Stopped, _) => Error::interrupted(),
             (Failed::Far(fault), Some(bucket)) => {
                 let whole = if bucket.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", bucket.prefix) };
-                fault.into_error(what, bucket, &whole, self.shared.now())
+                let bare = fault.class == Class::NoCredential;
+                let error = fault.into_error(what, bucket, &whole, self.shared.now());
+                if bare { kept::explain(error, self.source.as_ref()) } else { error }
             }
             (Failed::Far(fault), None) => Error::failed(what).because(fault),
             (Failed::Near(e), _) => near_failure(Error::failed(what), e),
