@@ -13,7 +13,7 @@ use super::mirror::{self, Mirrors};
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog};
 use super::signing::{in_force, signing};
-use super::sources::{Resolved, resolve};
+use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
 use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, policy, prune, roots, state_archive};
@@ -215,6 +215,12 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let mut done = nothing_yet(&config, &store, &found, args);
     for skip in found.skipped.iter().filter(|s| s.archive == Archive::State) {
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
+    }
+    for login in lost_logins(world) {
+        events(Event::Detail(format!(
+            "a restore will not bring back a login of {}: {}; on a new machine {}",
+            login.agent, login.what, login.again
+        )));
     }
     if args.dry_run {
         let judged = content_rule::judge(world, &mut found, &resolved.sources, None, args.rehash, events)?;

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::session::{Configured, configuration};
 use super::signing::{Signer, in_force, next_key_file, signing};
-use super::{Event, Events, Report};
+use super::sources::lost_logins;
+use super::{Event, Events, Report, plugins};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Attempt, Outcome, Provider, Source, Store};
 use crate::host::world::World;
@@ -120,6 +121,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let mut done = Done { attacked: args.attack, ..Done::default() };
     done.add("configuration", Verdict::Ok, printable_path(&file), None);
     keys(world, &config, &file, &mut done);
+    for login in lost_logins(world) {
+        let text = format!("a restore will not bring it back: {}", login.what);
+        done.add(
+            &format!("login of {}", login.agent),
+            Verdict::Note,
+            text,
+            Some(&format!("on a new machine {}", login.again)),
+        );
+    }
     events(Event::Phase("asking the store"));
     match Store::open(world, &config.store, Access::Existing) {
         Err(e) => done.bad("store", &e),
@@ -149,7 +159,7 @@ fn keys(world: &World, config: &Config, file: &Path, done: &mut Done) {
         done.add("new signing key", Verdict::Note, "its hand-over was interrupted", Some(hint));
     }
     for (what, recipients) in [("state", &config.state.recipients), ("secrets", &config.secrets.recipients)] {
-        match Recipients::parse(recipients) {
+        match Recipients::parse(recipients).and_then(|to| to.with(&plugins::of(world))) {
             Ok(_) if recipients.len() == 1 => {
                 let hint = "a second recipient, kept elsewhere, opens it when the kit is lost";
                 done.add(&format!("{what} recipients"), Verdict::Note, "one", Some(hint));

@@ -9,7 +9,7 @@ use super::session::{Configured, Keys, configuration, sha256};
 use super::signing::{self, Followed, Signer, signing};
 use super::snapshots::{self, Found};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report};
+use super::{Event, Events, Report, plugins};
 use crate::error::{Error, Kind, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
@@ -17,7 +17,7 @@ use crate::model::config::{Config, Identity};
 use crate::model::kit::{Kit, Which};
 use crate::model::path::{printable, printable_path};
 use crate::model::store_key::{Archive, MANIFEST, public_key};
-use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
 use crate::stream::sign::PublicKey;
 use crate::stream::signers::Signers;
@@ -132,8 +132,7 @@ pub fn show(world: &World, _events: &mut Events<'_>) -> Result<Shown> {
 
 fn sealed(config: &Config, keys: &Keys, which: Which) -> Sealed {
     let (recipients, identity) = in_force(config, which);
-    let proved =
-        Recipients::parse(recipients).and_then(|to| age_keys::prove(&to, &Identities::parse(keys.texts(which))?));
+    let proved = keys.prove(which, recipients);
     Sealed {
         recipients: recipients.to_vec(),
         identity: match identity {
@@ -305,7 +304,7 @@ pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result
     let mut opened = Vec::new();
     for (which, archive) in [(Which::State, Archive::State), (Which::Secrets, Archive::Secrets)] {
         match snapshots::newest(&found, archive) {
-            Some(newest) => opened.push(open(&store, newest, &kit, which, &name)?),
+            Some(newest) => opened.push(open(world, &store, newest, &kit, which, &name)?),
             None if found.iter().any(|f| f.place.archive == archive) => {
                 // Says why none of them verifies.
                 snapshots::choose(&found, archive, &snapshots::Wanted::Latest, false, world.now())?;
@@ -361,7 +360,7 @@ fn compare_keys(
 }
 
 /// Opens the manifest of an archive with the kit.
-fn open(store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Result<OpenedArchive> {
+fn open(world: &World, store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Result<OpenedArchive> {
     let directory = found.place.directory();
     let commit = found.verified().ok_or_else(|| Error::damaged(format!("{directory} does not verify")))?;
     if let Some(damage) = found.damage() {
@@ -370,6 +369,7 @@ fn open(store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Re
     let identities = Identities::parse(kit.identities(which)).map_err(|e| {
         Error::new(e.kind(), format!("{name} does not open {}", which.archive())).because(e.to_string())
     })?;
+    let identities = identities.with(&plugins::of(world));
     let object = found.place.object(MANIFEST);
     let sealed = store.get(&object, commit.manifest().size)?;
     if sha256(&sealed) != commit.manifest().sha256 {

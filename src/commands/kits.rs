@@ -16,7 +16,7 @@ use crate::model::kit::{Kit, Opening, Which};
 use crate::model::path::printable_path;
 use crate::stream::age_keys::{self, Identities, Recipients};
 
-/// The kit of the keys that are in force.
+/// The kit of the keys that are in force, and of all others at hand: whatever opened anything so far opens it still.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when an identity is not at hand, or what was found is of another key.
@@ -24,7 +24,19 @@ pub(super) fn in_force(config: &Config, keys: &mut Keys, signing: &Signer) -> Re
     let kit = Kit { series: config.name.clone(), store: config.store.clone(), ..Kit::default() };
     let state = Some(opening(config, keys, Which::State)?);
     let secrets = Some(opening(config, keys, Which::Secrets)?);
-    Ok(signed_by(Kit { state, secrets, ..kit }, signing))
+    let mut kit = signed_by(Kit { state, secrets, ..kit }, signing);
+    keep_all(&mut kit, keys);
+    Ok(kit)
+}
+
+/// Adds the identities at hand that the kit does not hold.
+pub(super) fn keep_all(kit: &mut Kit, keys: &Keys) {
+    for text in [Which::State, Which::Secrets].into_iter().flat_map(|which| keys.texts(which)) {
+        let mut known = kit.state.iter().chain(&kit.secrets).map(|o| &o.identities).chain(&kit.loose);
+        if known.all(|k| k.expose_secret().trim() != text.expose_secret().trim()) {
+            kit.loose.push(SecretString::from(text.expose_secret().trim()));
+        }
+    }
 }
 
 /// The kit with these signing keys.
@@ -46,8 +58,8 @@ fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
     // Identities that nothing opens any more are of no use in a kit for what comes.
     let mut found = None;
     for text in keys.texts(which) {
-        let recipient = age_keys::recipient_of(text)?;
-        if recipients.contains(&recipient) {
+        // What a plugin opens is nobody's to copy into a kit as the one identity that opens everything.
+        if let Some(recipient) = age_keys::recipient_of(text)?.filter(|recipient| recipients.contains(recipient)) {
             found = Some((recipient, SecretString::from(text.expose_secret())));
             break;
         }
@@ -61,7 +73,9 @@ fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
         Kind::NoIdentity,
         format!("the identity at hand is of another key than {} is sealed to", which.archive()),
     )
-    .hint("name the kit that belongs to this configuration with --identity FILE"))
+    .hint(
+        "name the kit that belongs to this configuration with --identity FILE; a key in hardware cannot stand in one",
+    ))
 }
 
 /// Refuses a kit inside the store.

@@ -45,6 +45,7 @@ pub mod opened;
 pub mod patch_spool;
 pub mod pin;
 pub mod plan;
+pub mod plugins;
 pub mod policy;
 pub mod preview;
 pub mod prune;

@@ -159,14 +159,7 @@ fn renew(rotated: &[Which], kit: &mut Kit, config: &mut Config, keys: &Keys) {
             recipients.iter_mut().filter(|r| **r == old.recipient).for_each(|r| r.clone_from(&recipient));
         }
     }
-    for which in [Which::State, Which::Secrets] {
-        for text in keys.texts(which) {
-            let mut known = kit.state.iter().chain(&kit.secrets).map(|o| &o.identities).chain(&kit.loose);
-            if known.all(|k| k.expose_secret().trim() != text.expose_secret().trim()) {
-                kit.loose.push(SecretString::from(text.expose_secret().trim()));
-            }
-        }
-    }
+    kits::keep_all(kit, keys);
 }
 
 /// A bundle for the new keys, at once; nothing where there are no secrets.

@@ -1,10 +1,11 @@
 //! What most commands begin with: the configuration, the store, the keys.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::signing;
+use super::{plugins, signing};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::identity::{self, Found};
 use crate::host::world::World;
@@ -13,7 +14,8 @@ use crate::model::commit::Commit;
 use crate::model::config::{Config, Identity};
 use crate::model::kit::{Kit, Which, is_protected};
 use crate::model::path::printable_path;
-use crate::stream::age_keys::{self, Identities};
+use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::plugin::Plugins;
 use crate::stream::sign::SigningKey;
 use crate::stream::signers::Signers;
 
@@ -77,6 +79,8 @@ pub struct Keys {
     kits: Vec<Held>,
     /// What was tried and gave nothing.
     found: Vec<(Which, Found)>,
+    /// What identities of plugins are used with.
+    plugins: Arc<dyn Plugins>,
 }
 
 impl Keys {
@@ -87,7 +91,7 @@ impl Keys {
     pub fn find(world: &World, file: Option<&Path>, config: Option<&Config>, wanted: &[Which]) -> Result<Keys> {
         let credentials = world.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let env = world.var("LIFEBOAT_IDENTITY").and_then(|v| v.to_str()).map(SecretString::from);
-        let mut keys = Keys { kits: Vec::new(), found: Vec::new() };
+        let mut keys = Keys { kits: Vec::new(), found: Vec::new(), plugins: plugins::of(world) };
         // What was named holds whatever it holds; any other source was asked for the identity of one archive.
         let named = file.is_some() || env.is_some();
         for which in wanted {
@@ -126,7 +130,7 @@ impl Keys {
     pub fn identities(&mut self, which: Which) -> Result<Identities> {
         let texts = self.texts(which);
         if !texts.is_empty() {
-            return Identities::parse(texts);
+            return Ok(Identities::parse(texts)?.with(&self.plugins));
         }
         let found = match self.found.iter().position(|(w, _)| *w == which) {
             Some(at) => self.found.remove(at).1,
@@ -134,6 +138,15 @@ impl Keys {
             None => return Err(Error::new(Kind::NoIdentity, format!("no identity at hand opens {}", which.archive()))),
         };
         Err(found.into_error(which))
+    }
+
+    /// Proves that what was found for an archive opens what is sealed to `recipients`.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn prove(&self, which: Which, recipients: &[String]) -> Result<()> {
+        let identities = Identities::parse(self.texts(which))?.with(&self.plugins);
+        age_keys::prove(&Recipients::parse(recipients)?.with(&self.plugins)?, &identities)
     }
 
     /// Whether anything was found for the archive.

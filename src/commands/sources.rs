@@ -7,7 +7,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::session::signing_key_file;
+use super::signing::next_key_file;
 use crate::error::{Error, Result};
+use crate::host::private_file::read_small_file;
 use crate::host::scan::{self, Identity};
 use crate::host::source::Root;
 use crate::host::store::{Location, Store, locate};
@@ -15,6 +17,7 @@ use crate::host::world::World;
 use crate::model::class::{Rules, Scope};
 use crate::model::config::{Config, Identity as Setting, Origin, expand_home};
 use crate::model::layout::Layout;
+use crate::model::logins::{self, Lost};
 use crate::model::manifest;
 use crate::model::path::printable;
 use crate::model::preset::{self, Preset};
@@ -36,6 +39,21 @@ pub fn preset_of(world: &World, path: &Path) -> Option<String> {
         roots.iter().any(|r| r.id == p.home_id() && std::fs::canonicalize(&r.path).is_ok_and(|real| real == path))
     };
     preset::builtin().iter().find(is_home).map(|p| p.name.clone())
+}
+
+/// Logins on this machine that a restore on another one will not bring back.
+pub fn lost_logins(world: &World) -> Vec<Lost> {
+    let holds = |path: &Path, text: &str| {
+        let read = read_small_file(path).ok();
+        read.is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    };
+    logins::lost(&logins::Machine {
+        env: &|name| variable(world, name),
+        home: &world.home,
+        os: world.os(),
+        exists: &|path| path.symlink_metadata().is_ok(),
+        holds: &holds,
+    })
 }
 
 fn variable(world: &World, name: &str) -> Option<OsString> {
@@ -180,7 +198,7 @@ fn real_paths(path: &Path) -> Option<Vec<PathBuf>> {
 /// backup of itself grows for ever.
 fn own_paths(world: &World, config: &Config, config_file: &Path, store: &Store) -> Vec<PathBuf> {
     let state_dir = world.state_dir(&config.name);
-    let mut paths = vec![signing_key_file(config_file), world.default_kit(), state_dir];
+    let mut paths = vec![signing_key_file(config_file), next_key_file(config_file), world.default_kit(), state_dir];
     paths.extend(store.local().map(Path::to_owned));
     let mirrors = config.mirrors.iter().filter_map(|m| locate(world, &m.store).ok());
     paths.extend(mirrors.filter_map(|place| match place {

@@ -15,7 +15,7 @@ use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
 use super::remember::Seen;
 use super::session::{sha256, sign_commit};
-use super::{Event, Events};
+use super::{Event, Events, plugins};
 use crate::error::{At as _, Error, Result};
 use crate::host::catalog::{Catalog, Transaction};
 use crate::host::database::Checks;
@@ -154,7 +154,7 @@ pub fn write<'a>(
         Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &run.config.name, &id) },
         None => Place::secrets(&run.config.name, &id),
     };
-    let recipients = recipients(run.config, terms.archive)?;
+    let recipients = recipients(run.world, run.config, terms.archive)?;
     let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
     let options = Options { uploads: run.store.uploads(), ..options(run.config, terms.archive, bytes) };
     let class = run.config.upload.class(terms.tier.as_deref()).map(str::to_owned);
@@ -355,12 +355,13 @@ fn options(config: &Config, archive: Archive, increment: Option<u64>) -> Options
 /// The recipients of an archive.
 ///
 /// # Errors
-/// When the configuration names one that cannot be used.
-pub fn recipients(config: &Config, archive: Archive) -> Result<Recipients> {
-    match archive {
-        Archive::State => Recipients::parse(&config.state.recipients),
-        Archive::Secrets => Recipients::parse(&config.secrets.recipients),
-    }
+/// When the configuration names one that cannot be used, or whose plugin is not installed.
+pub fn recipients(world: &World, config: &Config, archive: Archive) -> Result<Recipients> {
+    let texts = match archive {
+        Archive::State => &config.state.recipients,
+        Archive::Secrets => &config.secrets.recipients,
+    };
+    Recipients::parse(texts)?.with(&plugins::of(world))
 }
 
 /// RFC 3339 in UTC with whole seconds.

@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod links;
 pub mod metadata;
 pub mod place;
+pub mod plugin;
 pub mod private_file;
 pub mod prompt;
 pub mod remove;

@@ -15,6 +15,9 @@ const VERSION: &str = "1";
 /// Characters of an X25519 identity in Bech32: the prefix, a `1`, 32 bytes and a checksum.
 const IDENTITY_CHARS: usize = 74;
 
+/// Characters of an identity that a plugin understands, at most: post-quantum keys have some thousands.
+const PLUGIN_IDENTITY_CHARS_MAX: usize = 16 * 1024;
+
 /// Room for the prose of a kit: growing the buffer would leave copies of keys behind.
 const RENDERED_BYTES: usize = 16 * 1024;
 
@@ -320,7 +323,14 @@ fn check_identity(line: &str) -> Result<(), String> {
         }
         return Err(format!("is not a whole identity: it should be {IDENTITY_CHARS} capitals and digits"));
     }
-    if line.starts_with("AGE-SECRET-KEY-") || line.starts_with("AGE-PLUGIN-") {
+    if line.starts_with("AGE-PLUGIN-") {
+        let shape = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b"+-._".contains(&b);
+        if line.len() <= PLUGIN_IDENTITY_CHARS_MAX && line.bytes().all(shape) {
+            return Ok(());
+        }
+        return refuse("is not a whole identity of a plugin: it should be capitals and digits");
+    }
+    if line.starts_with("AGE-SECRET-KEY-") {
         return refuse("holds an identity of a kind that is not supported yet");
     }
     if line.starts_with("age1") {
@@ -390,6 +400,13 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_of_a_plugin_is_tried_on_both() {
+        let read = Kit::parse(&format!("# touch it\nAGE-PLUGIN-YUBIKEY-1QQPQ\n{STATE}\n")).unwrap();
+        assert_eq!(exposed(&read, Which::Secrets), ["AGE-PLUGIN-YUBIKEY-1QQPQ", STATE]);
+        assert_eq!(Kit::parse(read.render().expose_secret()).unwrap().loose.len(), 2);
+    }
+
+    #[test]
     fn a_value_cannot_add_a_line() {
         let mut evil = kit();
         evil.store = format!("s3://x\n# signing-public: RWevil\n{SECRETS}");
@@ -430,7 +447,8 @@ mod tests {
             (format!("# x\n{cut}\n"), "line 2 of the key file is not a whole identity"),
             (format!("\n\n{}", STATE.to_lowercase()), "line 3 of the key file is neither"),
             (STATE_RECIPIENT.into(), "line 1 of the key file holds a recipient"),
-            ("AGE-PLUGIN-YUBIKEY-1XX".into(), "line 1 of the key file holds an identity of a kind"),
+            ("AGE-SECRET-KEY-PQ-1XX".into(), "line 1 of the key file holds an identity of a kind"),
+            ("AGE-PLUGIN-YUBIKEY-1xx".into(), "line 1 of the key file is not a whole identity of a plugin"),
             ("-----BEGIN OPENSSH PRIVATE KEY-----".into(), "line 1 of the key file starts a private key"),
             ("# lifeboat recovery kit 2".into(), "line 1 of the key file announces"),
             ("# series: a\n# series: b".into(), "line 2 of the key file gives a second"),

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod lifecycle;
 pub mod lifecycle_rules;
 pub mod loader;
+pub mod logins;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]

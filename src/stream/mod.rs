@@ -4,6 +4,7 @@ pub mod age_keys;
 pub mod archive_reader;
 pub mod archive_writer;
 pub mod manifest_file;
+pub mod plugin;
 pub mod ranged;
 pub mod resume;
 pub mod seal;

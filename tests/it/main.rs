@@ -17,6 +17,9 @@ mod keys;
 /// A new signing key, and who follows it.
 mod signing;
 
+/// Recipients and identities of age's plugins.
+mod plugins;
+
 /// Looking into snapshots without restoring them.
 mod look;
 
@@ -34,6 +37,9 @@ mod content;
 
 /// What is secret stays in its bundle.
 mod secrets;
+
+/// No command says or writes a secret.
+mod hygiene;
 
 /// What is on a store, and what is wrong with it.
 mod list;
