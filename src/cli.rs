@@ -1,5 +1,6 @@
 //! The command line: parsing, dispatch, help. A contract: scripts rely on it.
 
+mod copies;
 mod daily;
 mod keys;
 mod look;
@@ -66,6 +67,9 @@ enum Command {
     /// Check configuration, keys, clock, store and rights, and say what to do
     #[command(after_help = proof::DOCTOR_HELP)]
     Doctor(proof::DoctorArgs),
+    /// Say that what the last backup found suspicious is as it should be
+    #[command(after_help = daily::ACCEPT_HELP)]
+    Accept(daily::AcceptArgs),
     /// Show what is in a snapshot
     #[command(after_help = look::LS_HELP)]
     Ls(look::LsArgs),
@@ -93,6 +97,15 @@ enum Command {
     /// Whether snapshots and drills are young enough
     #[command(after_help = proof::STATUS_HELP)]
     Status(proof::StatusArgs),
+    /// Bring another store up to date; needs no identity
+    #[command(after_help = copies::COPY_HELP)]
+    Copy(copies::CopyArgs),
+    /// Keep a snapshot without end
+    #[command(after_help = copies::PIN_HELP)]
+    Pin(copies::PinArgs),
+    /// Take a pin away again
+    #[command(after_help = copies::UNPIN_HELP)]
+    Unpin(copies::PinArgs),
     /// Remove what is past its life, from a store without a lifecycle
     #[command(after_help = upkeep::PRUNE_HELP)]
     Prune(upkeep::PruneArgs),
@@ -156,6 +169,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Backup(a) => daily::backup(world, voice, a),
         Command::List(a) => daily::list(world, voice, a),
         Command::Restore(a) => daily::restore(world, voice, a),
+        Command::Accept(a) => daily::accept(world, voice, a),
         Command::Doctor(a) => proof::doctor(world, voice, a),
         Command::Ls(a) => look::ls(world, voice, a),
         Command::Cat(a) => look::cat(world, voice, a),
@@ -166,6 +180,9 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Verify(a) => proof::verify(world, voice, a),
         Command::Drill(a) => proof::drill(world, voice, a),
         Command::Status(a) => proof::status(world, voice, a),
+        Command::Copy(a) => copies::copy(world, voice, a),
+        Command::Pin(a) => copies::pin(world, voice, a),
+        Command::Unpin(a) => copies::unpin(world, voice, a),
         Command::Prune(a) => upkeep::prune(world, voice, a),
         Command::Lifecycle(a) => upkeep::lifecycle(world, voice, a),
         Command::Keys(a) => keys::keys(world, voice, a),

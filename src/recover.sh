@@ -108,7 +108,7 @@ signed() { # DIRECTORY ID SEQ: is its commit signed by a trusted key, as this sn
   return 1
 }
 
-# The objects of a snapshot are what its commit lists, volumes numbered from 000000, the manifest last: nothing else
+# The objects of a snapshot are what its commit lists, volumes with ascending numbers, the manifest last: nothing else
 # in the directory counts. Prints "sha256 size name" each; fails if the commit is not like that.
 objects() {
   awk '/^# size / { size[$4] = $3; next }
@@ -116,7 +116,8 @@ objects() {
     { name = substr($0, 67)
       if (over || length($1) != 64 || $1 ~ /[^0-9a-f]/ || substr($0, 65, 2) != "  " || size[name] !~ /^[0-9]+$/) bad = 1
       if (name == "manifest.jsonl.zst.age") over = 1
-      else if (name != sprintf("%06d.tar.zst.age", n++)) bad = 1
+      else if (name !~ /^[0-9][0-9][0-9][0-9][0-9][0-9]\.tar\.zst\.age$/ || n++ && name "" <= last "") bad = 1
+      last = name
       print $1, size[name], name }
     END { exit bad || !over || !n }' "$store/$1/commit"
 }

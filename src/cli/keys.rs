@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::commands::{keys, rotate, secrets};
+use crate::commands::{credential, keys, rotate, secrets};
+use crate::host::prompt::secret;
 use crate::host::world::World;
 use crate::output::{self, Printer, Voice};
 
@@ -16,6 +17,7 @@ Examples:
   lifeboat keys rotate --kit /media/stick/new.txt --identity /media/stick/kit.txt    new identities
   lifeboat keys rotate --signing --kit /media/stick/new.txt   after a break-in: what the old key signs counts no more
   lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
+  lifeboat keys set-credential AWS_SECRET_ACCESS_KEY    the store's, in the OS keyring instead of a file
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
 10 configuration, store or snapshot missing, 12 no identity opens it, 130 interrupted.";
@@ -52,6 +54,8 @@ enum KeysCommand {
     Rotate(RotateArgs),
     /// Check that a kit opens the newest archives and that its key signed them
     Check(CheckKitArgs),
+    /// Keep a part of the store's credential in the OS keyring: asked for, or from standard input
+    SetCredential(SetCredentialArgs),
 }
 
 #[derive(Args)]
@@ -87,6 +91,19 @@ struct RotateArgs {
     /// Protect the new kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
     #[arg(long)]
     passphrase: bool,
+}
+
+#[derive(Args)]
+struct SetCredentialArgs {
+    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, GOOGLE_SERVICE_ACCOUNT_KEY and their like
+    #[arg(value_name = "NAME")]
+    part: String,
+    /// Another store than the configured one
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Take it away
+    #[arg(long)]
+    remove: bool,
 }
 
 #[derive(Args)]
@@ -230,6 +247,14 @@ pub(super) fn keys(world: &World, voice: Voice, a: KeysArgs) -> ExitCode {
         KeysCommand::Check(a) => {
             let args = keys::CheckArgs { kit: a.kit, store: a.store };
             let result = keys::check(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::SetCredential(SetCredentialArgs { part, store, remove }) => {
+            let value = if remove { Ok(None) } else { secret(&part).map(Some) };
+            let result = value.and_then(|value| {
+                let args = credential::Args { name: part, store, value };
+                credential::set(world, &args, &mut |e| printer.event(e))
+            });
             output::finish(voice, &mut printer, result)
         }
     }

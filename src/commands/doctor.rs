@@ -10,7 +10,7 @@ use super::signing::{Signer, in_force, next_key_file, signing};
 use super::sources::lost_logins;
 use super::{Event, Events, Report, plugins};
 use crate::error::{Error, Result};
-use crate::host::store::{Access, Attempt, Outcome, Provider, Store};
+use crate::host::store::{Access, Attempt, Outcome, Provider, Source, Store};
 use crate::host::world::World;
 use crate::model::config::{Config, Identity};
 use crate::model::path::printable_path;
@@ -134,6 +134,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     match Store::open(world, &config.store, Access::Existing) {
         Err(e) => done.bad("store", &e),
         Ok(store) => {
+            credential(&store, &mut done);
             if let Ok(own) = signing(world, &file)
                 && rights(&store, &config, own.signers.first().to_text().as_bytes(), &mut done)
             {
@@ -182,6 +183,22 @@ fn keys(world: &World, config: &Config, file: &Path, done: &mut Done) {
         let hint = "move it to a password manager or a printed page";
         let text = format!("the recovery kit is still here: {}", printable_path(&world.default_kit()));
         done.add("recovery kit", Verdict::Note, text, Some(hint));
+    }
+}
+
+/// Where the credential comes from.
+fn credential(store: &Store, done: &mut Done) {
+    match store.source() {
+        None => {}
+        Some(Source::Found(place)) => done.add("credential", Verdict::Ok, *place, None),
+        Some(Source::Keyring(names)) => {
+            done.add("credential", Verdict::Ok, format!("from the OS keyring: {}", names.join(", ")), None);
+        }
+        Some(Source::Nowhere(why)) => {
+            let hint = "`lifeboat keys set-credential NAME` keeps one in the OS keyring; deploy/README.md has all ways";
+            let text = format!("none is here but what this machine's role may give ({why})");
+            done.add("credential", Verdict::Note, text, Some(hint));
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::upload::Upload;
 use crate::model::watch::{Hooks, Status};
 use crate::stream::age_keys::{self, Identities};
 use crate::stream::sign::PublicKey;
@@ -287,6 +288,14 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
         return Err(is_taken(series));
     }
     put?;
+    put_documents(store)
+}
+
+/// Puts what a finder of the store needs.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn put_documents(store: &Store) -> Result<()> {
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
         // Another version of lifeboat may have left its own; both describe the same format.
         store.put_if_absent(name, text.as_bytes().to_vec())?;
@@ -383,6 +392,7 @@ fn finish(
     let config = Config {
         name: kit.series.clone(),
         store: kit.store.clone(),
+        mirrors: Vec::new(),
         state: State { recipients: recipient(&kit.state), identity: identity.clone() },
         secrets: Secrets {
             recipients: recipient(&kit.secrets),
@@ -393,6 +403,7 @@ fn finish(
         sources,
         tiers: config::default_tiers(),
         archive: config::Archive::default(),
+        upload: Upload::default(),
         status: Status::default(),
         hooks: Hooks::default(),
         guard: Bounds::default(),

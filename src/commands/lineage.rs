@@ -1,6 +1,7 @@
 //! Where a new snapshot stands: what came before it, who else writes to the series, and whether what it would lean on is
 //! still on the store.
 
+use super::guard::Guard;
 use super::session::sha256;
 use super::snapshots::{self, Found};
 use super::write_archive::Run;
@@ -40,6 +41,9 @@ pub struct Lineage {
     pub secrets: Option<Reference>,
     /// When the newest full of another generation was made.
     foreign_full: Option<i64>,
+    /// Where the catalog was lost: the newest snapshot that nobody doubts, and what the newest such full takes on the store,
+    /// in bytes.
+    pub good: Option<(SnapshotId, u64)>,
 }
 
 impl Lineage {
@@ -58,6 +62,7 @@ impl Lineage {
                 state: run.catalog.newest(Archive::State)?,
                 secrets: run.catalog.newest(Archive::Secrets)?,
                 foreign_full: None,
+                good: None,
             });
         }
         let found = match snapshots::load(run.store, &run.config.name, Some(run.signers)) {
@@ -86,6 +91,7 @@ impl Lineage {
             state: reference(Archive::State),
             secrets: reference(Archive::Secrets),
             foreign_full: fulls.into_iter().max().filter(|_| !expected),
+            good: newest_good(&found),
         })
     }
 
@@ -95,12 +101,13 @@ impl Lineage {
         self.last_seq
     }
 
-    /// Tier and parent of the next state archive. With `full`, or where it is for others than the one before, no parent
-    /// will do.
+    /// Tier and parent of the next state archive, by what the guard says of it. With `full`, or where it is for others than
+    /// the one before, no parent will do.
     ///
     /// # Errors
     /// When the catalog or the store cannot be read.
-    pub fn decide(&self, run: &Run<'_>, full: bool, events: &mut Events<'_>) -> Result<Decision> {
+    pub fn decide(&self, run: &Run<'_>, full: bool, guard: &Guard, events: &mut Events<'_>) -> Result<Decision> {
+        let suspicious = guard.mark().is_some();
         let recipients = run.config.state.recipients.join(" ");
         let for_others = run.catalog.fact(RECIPIENTS)?.is_some_and(|before| before != recipients);
         if for_others {
@@ -110,6 +117,7 @@ impl Lineage {
         loop {
             let known = run.catalog.snapshots()?;
             let mut past: Vec<Past> = known.iter().map(|k| k.past.clone()).collect();
+            past.iter_mut().for_each(|p| p.suspicious &= !guard.accepted().contains(&p.id));
             if full || for_others {
                 past.iter_mut().for_each(|p| p.whole = false);
             }
@@ -118,17 +126,26 @@ impl Lineage {
                 past: &past,
                 generation: generation.as_ref(),
                 now: run.world.now(),
-                suspicious: false,
+                suspicious,
                 foreign_full: self.foreign_full,
             });
             let Some(parent) = &answer.parent else {
-                return Ok(Decision { answer, parent: None, past, generation });
+                return Ok(Decision { answer, parent: None, past, generation, suspicious });
             };
             if let Some(parent) = usable(run, &known, parent, events)? {
-                return Ok(Decision { answer, parent: Some(parent), past, generation });
+                return Ok(Decision { answer, parent: Some(parent), past, generation, suspicious });
             }
         }
     }
+}
+
+/// The newest state archive that nobody doubts, and the bytes on the store of the newest such full.
+fn newest_good(found: &[Found]) -> Option<(SnapshotId, u64)> {
+    let doubts = snapshots::Doubts::of(found);
+    let good = || found.iter().filter_map(Found::verified).filter(|c| c.archive == Archive::State && !doubts.about(c));
+    let newest = good().max_by_key(|c| c.seq)?;
+    let full = good().filter(|c| c.parent.is_none()).max_by_key(|c| c.seq)?;
+    Some((newest.id.clone(), full.stored_bytes()))
 }
 
 /// What was decided about the next state archive.
@@ -141,6 +158,8 @@ pub struct Decision {
     pub past: Vec<Past>,
     /// The generation, if there is one already.
     pub generation: Option<SnapshotId>,
+    /// Whether what the run saw is suspicious.
+    pub suspicious: bool,
 }
 
 impl Decision {
@@ -151,7 +170,7 @@ impl Decision {
             past: &self.past,
             generation: self.generation.as_ref(),
             now: run.world.now(),
-            suspicious: false,
+            suspicious: self.suspicious,
             foreign_full: None,
         }
     }

@@ -3,15 +3,20 @@
 //! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
 //! through [`Event`]s.
 
+pub mod accept;
 pub mod agents;
 pub mod backup;
 pub mod bring_back;
 pub mod bundle;
 pub mod bundle_values;
 pub mod cat;
+pub mod catch_up;
 pub mod changes;
 pub mod content_rule;
 pub mod contents;
+pub mod copy;
+pub mod counts;
+pub mod credential;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
@@ -19,9 +24,11 @@ pub mod dump;
 pub mod file_reader;
 pub mod find;
 pub mod fleet;
+pub mod guard;
 pub mod hand_over;
 pub mod hooks;
 pub mod init;
+pub mod interrupted;
 pub mod keys;
 pub mod kits;
 pub mod lifecycle;
@@ -33,8 +40,10 @@ pub mod look;
 pub mod ls;
 pub mod members;
 pub mod metrics;
+pub mod mirror;
 pub mod opened;
 pub mod patch_spool;
+pub mod pin;
 pub mod plan;
 pub mod plugins;
 pub mod policy;
@@ -55,9 +64,12 @@ pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
 pub mod status;
+pub mod surplus;
 pub mod sweeping;
+pub mod transfer;
 pub mod verify;
 pub mod versions;
+pub mod warm_up;
 pub mod whereabouts;
 pub mod write_archive;
 

@@ -113,11 +113,15 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
     };
     let mut out = BTreeMap::from([
         ("store".to_owned(), (tag(&config.store), "the store".to_owned())),
+        ("mirrors".to_owned(), {
+            let stores: Vec<&str> = config.mirrors.iter().map(|m| m.store.as_str()).collect();
+            (tag(&stores.join("\n")), "the mirrors".to_owned())
+        }),
         ("state".to_owned(), (recipients(&config.state.recipients), "who can open the state archive".to_owned())),
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
     for (number, source) in config.sources.iter().enumerate() {
-        let Source { origin, include, exclude, secret, state } = source;
+        let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);
         let rules = tag(&format!("{include:?} {exclude:?} {secret:?} {state:?}"));
         out.insert(tag(&format!("{origin:?}")), (rules, what));

@@ -140,6 +140,8 @@ pub struct ListedValue {
     pub since: String,
     /// Days since then.
     pub days: i64,
+    /// Whether it is too short or too common to be searched for in the state.
+    pub unsearched: bool,
 }
 
 impl Report for Listed {
@@ -147,7 +149,8 @@ impl Report for Listed {
         let mut out = String::new();
         for value in &self.values {
             let days = count_text(value.days.max(0).cast_unsigned(), "day");
-            out.push_str(&format!("{:<32}  {:>9}  {}\n", shown_name(&value.name), days, value.file));
+            let note = if value.unsearched { "  (too short or common to be searched for)" } else { "" };
+            out.push_str(&format!("{:<32}  {:>9}  {}{note}\n", shown_name(&value.name), days, value.file));
         }
         out.push_str(&format!("{} in bundle {}\n", count_text(self.values.len() as u64, "value"), self.bundle));
         out
@@ -175,7 +178,8 @@ pub fn list(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Liste
         }
         let days = now.saturating_sub(since.place.id.unix_seconds()) / DAY_SECONDS;
         let file = printable(&value.path);
-        out.values.push(ListedValue { name: value.name.clone(), file, since: time(since), days });
+        let (since, unsearched) = (time(since), !value.is_searched);
+        out.values.push(ListedValue { name: value.name.clone(), file, since, days, unsearched });
     }
     Ok(out)
 }

@@ -15,6 +15,7 @@ pub mod place;
 pub mod plugin;
 pub mod private_file;
 pub mod prompt;
+pub mod remove;
 pub mod replace;
 pub mod scan;
 pub mod scratch;

@@ -6,6 +6,7 @@ pub mod archive_writer;
 pub mod manifest_file;
 pub mod plugin;
 pub mod ranged;
+pub mod resume;
 pub mod seal;
 pub mod sign;
 pub mod signers;

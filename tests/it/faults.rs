@@ -27,13 +27,13 @@ use crate::world::{Machine, NOW};
 
 /// When an operation fails.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+pub struct Plan {
     /// The first that fails.
-    nth: usize,
+    pub nth: usize,
     /// Whether all after it do, too.
-    for_ever: bool,
+    pub for_ever: bool,
     /// Whether it has its effect all the same, and only the answer is lost.
-    after: bool,
+    pub after: bool,
     /// Whether the disk is full: then only puts fail.
     full: bool,
     /// Whether only deletes fail.
@@ -50,6 +50,19 @@ struct Faulty {
 /// A store from which nothing can be removed, so that backups leave what is old to somebody else.
 pub fn no_deletes() -> lifeboat::host::world::Wrapper {
     let plan = Plan { nth: 1, for_ever: true, after: false, full: false, deletes: true };
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
+}
+
+/// A store that is gone from its `nth` operation on.
+pub fn gone_from(nth: usize) -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth, for_ever: true, after: false, full: false, deletes: false };
+    let done = Arc::new(AtomicUsize::new(0));
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: done.clone() }) as Arc<dyn ObjectStore>)
+}
+
+/// A store that is full after so many puts; counted from when it is opened.
+pub fn full_after(puts: usize) -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth: puts + 1, for_ever: true, after: false, full: true, deletes: false };
     Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
 }
 
@@ -135,12 +148,12 @@ impl ObjectStore for Faulty {
 }
 
 /// Runs `run` once for each plan until no operation is left to fail; `check` sees each plan and what became of it.
-fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full, deletes: false }, prepare, run);
 }
 
 /// The same for each delete.
-fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full: false, deletes: true }, prepare, run);
 }
 
@@ -161,14 +174,15 @@ fn each<T>(kind: Plan, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wra
     }
 }
 
-struct Wrap {
+/// A plan, ready to be put between a machine and its store.
+pub struct Wrap {
     plan: Plan,
     done: Arc<AtomicUsize>,
 }
 
 impl Wrap {
     /// Runs with the faulty store, and tells whether anything failed.
-    fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
+    pub fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
         let (plan, done) = (self.plan, Arc::clone(&self.done));
         machine.world.wrap_store = Some(Arc::new(move |inner| {
             Arc::new(Faulty { inner, plan, done: Arc::clone(&done) }) as Arc<dyn ObjectStore>
@@ -226,8 +240,10 @@ fn settled(machine: &Machine, what: &str) {
         }
     }
     let state = machine.world.state_dir(&listing.snapshots[0].series);
-    let left: Vec<_> =
-        files(&state).into_iter().filter(|p| p.starts_with("pending") || p.starts_with("staging")).collect();
+    let left: Vec<_> = files(&state)
+        .into_iter()
+        .filter(|p| ["pending", "staging", "interrupted"].iter().any(|dir| p.starts_with(dir)))
+        .collect();
     assert!(left.is_empty(), "{what}: {left:?}");
 }
 
