@@ -234,7 +234,7 @@ fn what_errors_about_damage_and_conflicts_say() {
         [
             "error: the configuration ROOT/home/.config/lifeboat/config.toml is wrong",
             "  cause: configuration line 24: unknown field `sauce`, expected one of `name`, `store`, `state`, `secrets`, \
-             `source`, `tiers`, `archive`, `status`, `hooks`, `guard`"
+             `source`, `mirror`, `tiers`, `archive`, `status`, `hooks`, `guard`"
         ]
     );
 }
