@@ -67,6 +67,9 @@ enum Command {
     /// Check configuration, keys, clock, store and rights, and say what to do
     #[command(after_help = proof::DOCTOR_HELP)]
     Doctor(proof::DoctorArgs),
+    /// Say that what the last backup found suspicious is as it should be
+    #[command(after_help = daily::ACCEPT_HELP)]
+    Accept(daily::AcceptArgs),
     /// Show what is in a snapshot
     #[command(after_help = look::LS_HELP)]
     Ls(look::LsArgs),
@@ -166,6 +169,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Backup(a) => daily::backup(world, voice, a),
         Command::List(a) => daily::list(world, voice, a),
         Command::Restore(a) => daily::restore(world, voice, a),
+        Command::Accept(a) => daily::accept(world, voice, a),
         Command::Doctor(a) => proof::doctor(world, voice, a),
         Command::Ls(a) => look::ls(world, voice, a),
         Command::Cat(a) => look::cat(world, voice, a),

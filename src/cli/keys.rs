@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::commands::{keys, rotate, secrets};
+use crate::commands::{credential, keys, rotate, secrets};
+use crate::host::prompt::secret;
 use crate::host::world::World;
 use crate::output::{self, Printer, Voice};
 
@@ -14,7 +15,9 @@ Examples:
   lifeboat keys show                             recipients, signing key, where identities are; never a secret
   lifeboat keys export-kit /media/stick/kit.txt  the recovery kit once more, proved
   lifeboat keys rotate --kit /media/stick/new.txt --identity /media/stick/kit.txt    new identities
+  lifeboat keys rotate --signing --kit /media/stick/new.txt   after a break-in: what the old key signs counts no more
   lifeboat keys check /media/stick/kit.txt       whether it opens the newest archives
+  lifeboat keys set-credential AWS_SECRET_ACCESS_KEY    the store's, in the OS keyring instead of a file
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 something is wrong or lacking, 4 keys or store contradict each other,
 10 configuration, store or snapshot missing, 12 no identity opens it, 130 interrupted.";
@@ -47,10 +50,12 @@ enum KeysCommand {
     Show,
     /// Write the recovery kit again, from the keys in force
     ExportKit(ExportKitArgs),
-    /// Make new identities, a kit with the new and the old ones, and a bundle for the new
+    /// Make new keys, a kit with the new and the old ones, and a bundle for the new; by default both identities
     Rotate(RotateArgs),
     /// Check that a kit opens the newest archives and that its key signed them
     Check(CheckKitArgs),
+    /// Keep a part of the store's credential in the OS keyring: asked for, or from standard input
+    SetCredential(SetCredentialArgs),
 }
 
 #[derive(Args)]
@@ -74,6 +79,9 @@ struct RotateArgs {
     /// New keys for the state archive alone
     #[arg(long)]
     state: bool,
+    /// A new signing key, which the old one hands over to
+    #[arg(long)]
+    signing: bool,
     /// The new kit; a file that is there is not replaced
     #[arg(long, value_name = "FILE")]
     kit: PathBuf,
@@ -83,6 +91,19 @@ struct RotateArgs {
     /// Protect the new kit with a passphrase, asked for or taken from $LIFEBOAT_PASSPHRASE
     #[arg(long)]
     passphrase: bool,
+}
+
+#[derive(Args)]
+struct SetCredentialArgs {
+    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, GOOGLE_SERVICE_ACCOUNT_KEY and their like
+    #[arg(value_name = "NAME")]
+    part: String,
+    /// Another store than the configured one
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Take it away
+    #[arg(long)]
+    remove: bool,
 }
 
 #[derive(Args)]
@@ -218,14 +239,22 @@ pub(super) fn keys(world: &World, voice: Voice, a: KeysArgs) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         KeysCommand::Rotate(a) => {
-            let RotateArgs { secrets, state, kit, identity, passphrase } = a;
-            let args = rotate::Args { state, secrets, kit, identity, passphrase };
+            let RotateArgs { secrets, state, signing, kit, identity, passphrase } = a;
+            let args = rotate::Args { state, secrets, signing, kit, identity, passphrase };
             let result = rotate::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
         }
         KeysCommand::Check(a) => {
             let args = keys::CheckArgs { kit: a.kit, store: a.store };
             let result = keys::check(world, &args, &mut |e| printer.event(e));
+            output::finish(voice, &mut printer, result)
+        }
+        KeysCommand::SetCredential(SetCredentialArgs { part, store, remove }) => {
+            let value = if remove { Ok(None) } else { secret(&part).map(Some) };
+            let result = value.and_then(|value| {
+                let args = credential::Args { name: part, store, value };
+                credential::set(world, &args, &mut |e| printer.event(e))
+            });
             output::finish(voice, &mut printer, result)
         }
     }

@@ -37,8 +37,9 @@ Exit codes: 0 done and all is as signed, 1 failed or something could not be read
 pub(super) const DRILL_HELP: &str = "\
 Restores the newest snapshot to a private directory below ~/.local/state/lifeboat (or $LIFEBOAT_STATE_DIR), which needs room
 for all of it, with everything that `lifeboat restore` checks. Then opens every database (integrity_check, foreign keys, rows
-not fewer than recorded), looks at the modes of secrets, and runs what presets know: required files, configurations, JSON
-lines of which the last may be torn, indexes and the files they name. The receipt goes to the store, signed, with the time
+not fewer than recorded), looks at the modes of secrets, and runs what presets know: required files, configurations (JSON,
+JSON5, TOML, YAML), JSON lines of which the last may be torn, indexes and the files they name; and counts sessions, messages,
+memories, jobs and skills, which may not be fewer than when the snapshot was made. The receipt goes to the store, signed, with the time
 it took; `lifeboat status` asks for it. What was restored is removed, by the next backup or drill if this one is killed.
 
 It cannot prove that logins are still valid: tokens may have been renewed since, and some are bound to a device.

@@ -19,6 +19,7 @@ use crate::model::receipt;
 use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId, is_public_key_name, public_key};
 use crate::model::tiers::keep_seconds;
 use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// The largest file in `keys/`, in bytes.
 const PUBLIC_KEY_BYTES_MAX: u64 = 4096;
@@ -29,8 +30,8 @@ pub struct Series<'a> {
     pub way: Way<'a>,
     /// The series.
     pub name: &'a str,
-    /// The key that its commits verify with.
-    pub key: &'a PublicKey,
+    /// The keys that its commits verify with.
+    pub key: &'a Signers,
     /// Whether somebody other than the store vouches for the key.
     pub trusted: bool,
     /// Its tiers: past a tier's keep a broken chain is no damage.
@@ -215,14 +216,23 @@ impl Series<'_> {
                 Err(e) => done.take(&key, e)?,
             }
         }
-        let ours = |bytes: &[u8]| {
+        let known_key = |bytes: &[u8]| {
             let text = std::str::from_utf8(bytes).ok();
-            text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| key.to_text() == self.key.to_text())
+            text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| self.key.knows(&key))
         };
-        if self.trusted && !files.iter().any(|(_, bytes)| ours(bytes)) {
+        let ours: HashSet<String> =
+            files.iter().filter(|(_, bytes)| known_key(bytes)).map(|(key, _)| key.clone()).collect();
+        if self.trusted && ours.is_empty() {
             let text = "the key of the series is not there, or somebody exchanged it: no key was copied";
             done.skipped.push(Skipped { place: prefix, why: Why::Damaged, text: text.to_owned() });
             return Ok(());
+        }
+        // What somebody else put there would take the place of a key to come.
+        let (files, strange): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(key, _)| ours.contains(key.trim_end_matches(".minisig")));
+        for (place, _) in strange {
+            let text = "it is no key of the series".to_owned();
+            done.skipped.push(Skipped { place, why: Why::Damaged, text });
         }
         let mut lacking = Vec::new();
         for (key, bytes) in files {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::catch_up::{Copied, Series, Why};
 use super::list;
+use super::signing::follow;
 use super::transfer::Way;
 use super::whereabouts::{self, Told, Whereabouts};
 use super::{Event, Events, Report, bytes_text, count_text};
@@ -14,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::store::{Access, Store, canonical_url};
 use crate::host::world::World;
 use crate::model::config::{Tier, default_tiers};
+use crate::stream::signers::Signers;
 
 /// What `copy` was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -136,7 +138,7 @@ fn one(
 ) -> Result<Copied> {
     let (key, trusted) = match place.key.clone().filter(|_| place.series.as_deref() == Some(name)) {
         Some(key) => (key, true),
-        None => (store_key(&place.store, name, events)?, false),
+        None => (follow(&place.store, name, store_key(&place.store, name, events)?)?.signers, false),
     };
     let way = Way { world, from: &place.store, to, listable: true };
     let tiers = tiers(place, name);
@@ -168,7 +170,7 @@ pub(super) fn open(world: &World, url: &str, from: &Store) -> Result<Store> {
     Ok(to)
 }
 
-fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<crate::stream::sign::PublicKey> {
+fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Signers> {
     list::store_key(store, series, events)?.ok_or_else(|| {
         Error::not_there(format!("there is no key of the series {series}, here or on {}", store.name())).hint(
             "`lifeboat list --all` shows the series on a store; name the kit with --identity, or a key with --key",

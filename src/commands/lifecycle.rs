@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::session::{Configured, configuration, signing_key};
+use super::session::{Configured, configuration};
+use super::signing::{in_force, signing};
 use super::snapshots;
 use super::{Event, Events, Report, count_text};
 use crate::error::{At as _, Error, Result};
@@ -189,8 +190,8 @@ fn by_rules(config: &Config, bucket: &Bucket, text: &str) -> Result<Check> {
 fn by_store(world: &World, configured: &Configured) -> Result<Check> {
     let Configured { config, file } = configured;
     let store = Store::open(world, &config.store, Access::Existing)?;
-    let key = signing_key(world, file)?.public();
-    let found = snapshots::load(&store, &config.name, Some(&key))?;
+    let signers = in_force(&store, &config.name, &signing(world, file)?)?;
+    let found = snapshots::load(&store, &config.name, Some(&signers))?;
     let now = world.now();
     let mut there: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let rules = lifecycle::rules(config);

@@ -19,7 +19,7 @@ use crate::host::store::Store;
 use crate::host::world::{Lock, World, private_dir};
 use crate::model::config::Config;
 use crate::model::path::printable;
-use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// A mirror that has everything is asked again after so many seconds: receipts of drills, and what was lost there.
 const AGAIN_SECONDS: i64 = 86_400;
@@ -109,8 +109,8 @@ pub struct Mirrors<'a> {
     pub config: &'a Config,
     /// The store that was written.
     pub store: &'a Store,
-    /// The key that signed.
-    pub key: &'a PublicKey,
+    /// The keys that signed.
+    pub key: &'a Signers,
     /// The seq of the newest archive.
     pub seq: Option<u64>,
     /// When the run began, in Unix seconds.

@@ -3,6 +3,7 @@
 //! Commands join the layers below them and print nothing: they return a report, and tell what happens meanwhile
 //! through [`Event`]s.
 
+pub mod accept;
 pub mod agents;
 pub mod backup;
 pub mod bring_back;
@@ -14,6 +15,8 @@ pub mod changes;
 pub mod content_rule;
 pub mod contents;
 pub mod copy;
+pub mod counts;
+pub mod credential;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
@@ -21,9 +24,13 @@ pub mod dump;
 pub mod file_reader;
 pub mod find;
 pub mod fleet;
+pub mod guard;
+pub mod hand_over;
 pub mod hooks;
 pub mod init;
+pub mod interrupted;
 pub mod keys;
+pub mod kits;
 pub mod lifecycle;
 pub mod lineage;
 pub mod list;
@@ -38,6 +45,7 @@ pub mod opened;
 pub mod patch_spool;
 pub mod pin;
 pub mod plan;
+pub mod plugins;
 pub mod policy;
 pub mod preview;
 pub mod prune;
@@ -51,14 +59,17 @@ pub mod rotate;
 pub mod secret_set;
 pub mod secrets;
 pub mod session;
+pub mod signing;
 pub mod snapshots;
 pub mod sources;
 pub mod state_archive;
 pub mod status;
+pub mod surplus;
 pub mod sweeping;
 pub mod transfer;
 pub mod verify;
 pub mod versions;
+pub mod warm_up;
 pub mod whereabouts;
 pub mod write_archive;
 

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::session::{Configured, configuration, open_catalog, signing_key};
-use super::snapshots::{self, Found, Standing};
+use super::session::{Configured, configuration, open_catalog};
+use super::signing::{follow, in_force, signing};
+use super::snapshots::{self, Doubts, Found, Standing};
 use super::write_archive::settle;
-use super::{Event, Events, Report, bytes_text, count_text};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
@@ -16,7 +17,7 @@ use crate::model::config::Config;
 use crate::model::path::printable;
 use crate::model::prune::{self, Held, Question};
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, SIGNATURE, SnapshotId};
-use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// What `prune` was asked to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,15 +130,20 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         return Err(Error::not_there("there is no configuration here").hint("`lifeboat init` makes one"));
     };
     let store = Store::open(world, &config.store, Access::Existing)?;
-    let key = signing_key(world, &file)?.public();
     let _lock = if args.dry_run { None } else { Some(Lock::take(&world.state_dir(&config.name))?) };
     if !args.dry_run {
         // What is signed and not yet committed looks like remains, and is finished first.
         let catalog = open_catalog(world, &config.name)?;
+        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
         settle(world, &config.name, &store, &catalog, events)?;
     }
+    let own = signing(world, &file)?;
     events(Event::Phase("looking at the store"));
-    prune(world, &store, &config, &key, Request { args: *args, began: i64::MAX })
+    let signers = match args.dry_run {
+        true => follow(&store, &config.name, own.signers)?.signers,
+        false => in_force(&store, &config.name, &own)?,
+    };
+    prune(world, &store, &config, &signers, Request { args: *args, began: i64::MAX })
 }
 
 /// The same after a backup that began at `now`, in Unix seconds, and holds the lock: for a store on the local disk.
@@ -145,8 +151,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 ///
 /// # Errors
 /// As [`run`].
-pub fn after_backup(world: &World, store: &Store, config: &Config, key: &PublicKey, now: i64) -> Result<Done> {
-    prune(world, store, config, key, Request { args: Args::default(), began: now })
+pub fn after_backup(world: &World, store: &Store, config: &Config, signers: &Signers, now: i64) -> Result<Done> {
+    prune(world, store, config, signers, Request { args: Args::default(), began: now })
 }
 
 /// What is asked, and since when.
@@ -156,11 +162,11 @@ struct Request {
     began: i64,
 }
 
-fn prune(world: &World, store: &Store, config: &Config, key: &PublicKey, request: Request) -> Result<Done> {
-    let all = snapshots::load(store, &config.name, Some(key))?;
+fn prune(world: &World, store: &Store, config: &Config, signers: &Signers, request: Request) -> Result<Done> {
+    let all = snapshots::load(store, &config.name, Some(signers))?;
     let total = all.len();
-    let accepted: Vec<&SnapshotId> = all.iter().filter_map(Found::verified).flat_map(|c| &c.accept).collect();
-    let judged = all.iter().filter_map(|found| Some((found, held(found, &accepted)?)));
+    let doubts = Doubts::of(&all);
+    let judged = all.iter().filter_map(|found| Some((found, held(found, &doubts)?)));
     let (ours, held): (Vec<&Found>, Vec<Held>) = judged.unzip();
     let Request { args, began } = request;
     let plan = prune::plan(&Question { held: &held, now: world.now(), began, clock_is_right: args.yes });
@@ -215,7 +221,7 @@ fn stays(store: &Store, found: &Found, needed: &HashSet<&SnapshotId>, dry_run: b
 }
 
 /// What the plan has to know of an archive; `None` for one that does not verify.
-fn held(found: &Found, accepted: &[&SnapshotId]) -> Option<Held> {
+fn held(found: &Found, doubts: &Doubts<'_>) -> Option<Held> {
     let (archive, pinned) = (found.place.archive, found.place.is_pinned());
     match &found.standing {
         Standing::Unverified { .. } => None,
@@ -230,8 +236,7 @@ fn held(found: &Found, accepted: &[&SnapshotId]) -> Option<Held> {
                 None => prune::Standing::Whole,
                 Some(_) => prune::Standing::Damaged,
             };
-            let suspicious = commit.suspicious.is_some_and(|n| n > 0) && !accepted.contains(&&commit.id);
-            Some(Held { archive, link: Link::of(commit), standing, suspicious, pinned })
+            Some(Held { archive, link: Link::of(commit), standing, suspicious: doubts.about(commit), pinned })
         }
     }
 }

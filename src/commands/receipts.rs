@@ -9,7 +9,8 @@ use crate::model::commit::SIGNATURE_BYTES_MAX;
 use crate::model::path::printable;
 use crate::model::receipt::{self, RECEIPT_BYTES_MAX, Receipt};
 use crate::model::store_key::SnapshotId;
-use crate::stream::sign::{self, PublicKey, SigningKey};
+use crate::stream::sign::{self, SigningKey};
+use crate::stream::signers::Signers;
 
 /// The newest receipt of a series that verifies; with `passed` only of a drill that passed. A drill from the future of
 /// `now`, in Unix seconds, is passed over: a clock that jumped must not silence the alarm.
@@ -19,7 +20,7 @@ use crate::stream::sign::{self, PublicKey, SigningKey};
 pub fn newest(
     store: &Store,
     series: &str,
-    key: &PublicKey,
+    signers: &Signers,
     now: i64,
     passed: bool,
     events: &mut Events<'_>,
@@ -28,7 +29,7 @@ pub fn newest(
     there.retain(|(_, drill)| drill.unix_seconds() <= now);
     there.sort_by(|a, b| a.1.cmp(&b.1));
     for (snapshot, drill) in there.into_iter().rev() {
-        match signed(store, series, key, &snapshot, &drill).map(|(receipt, ..)| receipt) {
+        match signed(store, series, signers, &snapshot, &drill).map(|(receipt, ..)| receipt) {
             Ok(receipt) if receipt.passed || !passed => return Ok(Some(receipt)),
             Ok(_) => {}
             Err(e) => {
@@ -64,7 +65,7 @@ pub fn names(store: &Store, series: &str) -> Result<Vec<(SnapshotId, SnapshotId)
 pub fn signed(
     store: &Store,
     series: &str,
-    key: &PublicKey,
+    signers: &Signers,
     snapshot: &SnapshotId,
     drill: &SnapshotId,
 ) -> Result<(Receipt, Bytes, Bytes)> {
@@ -73,7 +74,8 @@ pub fn signed(
     let signature = store.get_if_there(&format!("{name}.minisig"), SIGNATURE_BYTES_MAX)?;
     let signature = signature.ok_or_else(|| Error::damaged("it is not signed"))?;
     let text = std::str::from_utf8(&signature).map_err(|_| Error::damaged("its signature is malformed"))?;
-    sign::verify(key, &bytes, text, &Receipt::trusted_comment(series, snapshot, drill))?;
+    let comment = Receipt::trusted_comment(series, snapshot, drill);
+    signers.verify_at(drill.unix_seconds(), &bytes, text, &comment)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::damaged("it is not text"))?;
     let receipt = Receipt::parse(text)?;
     if receipt.series != series || receipt.snapshot.0 != *snapshot || receipt.drill != *drill {

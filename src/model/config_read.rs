@@ -11,6 +11,7 @@ use crate::model::config::{
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
 use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
+use crate::model::upload::{self, RawClasses};
 use crate::model::{patterns, preset};
 
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -24,6 +25,7 @@ pub(super) fn read(text: &str) -> Result<Config> {
 struct Raw {
     name: Spanned<String>,
     store: Spanned<String>,
+    limit_upload: Option<Spanned<String>>,
     state: Spanned<RawState>,
     secrets: Spanned<RawSecrets>,
     #[serde(default)]
@@ -34,6 +36,8 @@ struct Raw {
     tiers: RawTiers,
     #[serde(default)]
     archive: RawArchive,
+    #[serde(default)]
+    storage_class: RawClasses,
     #[serde(default)]
     status: RawStatus,
     #[serde(default)]
@@ -71,6 +75,7 @@ struct RawSource {
     secret: Vec<Spanned<String>>,
     #[serde(default)]
     state: Vec<Spanned<String>>,
+    sweep: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -163,11 +168,12 @@ impl Reader<'_> {
         let mirrors = self.mirrors(raw.mirror, raw.store.get_ref())?;
         let tiers = self.tiers(raw.tiers)?;
         let archive = self.archive(raw.archive)?;
+        let upload = upload::read(self, raw.limit_upload, raw.storage_class)?;
         let status = config_watch::status(self, raw.status)?;
         let hooks = config_watch::hooks(self, raw.hooks)?;
         let guard = config_watch::guard(self, raw.guard)?;
         let store = raw.store.into_inner();
-        Ok(Config { name, store, mirrors, state, secrets, sources, tiers, archive, status, hooks, guard })
+        Ok(Config { name, store, mirrors, state, secrets, sources, tiers, archive, upload, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {
@@ -225,24 +231,23 @@ impl Reader<'_> {
     }
 
     fn secrets(&self, raw: RawSecrets) -> Result<Secrets> {
-        let sweep = match &raw.sweep {
-            None => Sweep::Report,
-            Some(text) => match text.get_ref().as_str() {
-                "report" => Sweep::Report,
-                "move" => Sweep::Move,
-                "fail" => Sweep::Fail,
-                other => {
-                    let error = self.wrong(text.span(), format!("unknown sweep {other:?}"));
-                    return Err(error.hint("use `report`, `move` or `fail`"));
-                }
-            },
-        };
+        let sweep = self.sweep(raw.sweep)?.unwrap_or(Sweep::Report);
         let keep_hours = match &raw.keep {
             None => SECRETS_KEEP_HOURS,
             Some(text) => self.keep(text, DAY)?,
         };
         let recipients = self.recipients("secrets", raw.recipients)?;
         Ok(Secrets { recipients, identity: self.identity(raw.identity)?, sweep, keep_hours })
+    }
+
+    fn sweep(&self, text: Option<Spanned<String>>) -> Result<Option<Sweep>> {
+        let Some(text) = text else { return Ok(None) };
+        let known = Sweep::ALL.into_iter().find(|sweep| sweep.name() == text.get_ref());
+        let unknown = || {
+            let error = self.wrong(text.span(), format!("unknown sweep {:?}", text.get_ref()));
+            error.hint("use `report`, `move` or `fail`")
+        };
+        known.map(Some).ok_or_else(unknown)
     }
 
     fn identity(&self, text: Option<Spanned<String>>) -> Result<Identity> {
@@ -302,6 +307,7 @@ impl Reader<'_> {
             exclude: self.patterns(raw.exclude)?,
             secret: self.patterns(raw.secret)?,
             state: self.patterns(raw.state)?,
+            sweep: self.sweep(raw.sweep)?,
         })
     }
 

@@ -52,7 +52,7 @@ pub fn is_volume_name(name: &str) -> bool {
     name.strip_suffix(".tar.zst.age").is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// The key of the first verification key of a series.
+/// The key of verification key number `n` of a series, from 1 on. Its signature has `.minisig` behind that.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
 }
@@ -61,6 +61,13 @@ pub fn public_key(series: &str, n: u32) -> String {
 pub fn is_public_key_name(name: &str) -> bool {
     let stem = name.strip_suffix(".minisig").unwrap_or(name).strip_suffix(".pub");
     stem.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The number of a verification key of a series, if `key` is what [`public_key`] makes.
+pub fn public_key_number(series: &str, key: &str) -> Option<u32> {
+    let name = key.strip_prefix("keys/")?.strip_prefix(series)?.strip_prefix('/')?.strip_suffix(".pub")?;
+    let digits = name.len() == 6 && name.bytes().all(|b| b.is_ascii_digit());
+    name.parse().ok().filter(|n| digits && *n > 0)
 }
 
 /// Checks a series (or tier) name: `[a-z0-9][a-z0-9._-]{0,63}`.

@@ -320,6 +320,12 @@ fn errors_say_what_is_wrong() {
         done.problems()
     );
     assert_eq!(done.series[0].archives.len(), 7);
+    // Nor does somebody's own key, which is not passed on.
+    std::fs::copy(other.store().join("keys/testhost/000001.pub"), machine.store().join("keys/testhost/000007.pub"))
+        .unwrap();
+    let done = run(&machine).unwrap();
+    assert!(done.problems()[0].contains("it is no key of the series"), "{:?}", done.problems());
+    assert!(!to(&machine).join("keys/testhost/000007.pub").exists());
     std::fs::remove_file(machine.store().join("keys/testhost/000007.pub")).unwrap();
     std::fs::remove_dir_all(to(&machine)).unwrap();
     // The key of the series was exchanged on the store: it is not passed on.

@@ -251,7 +251,7 @@ fn by_code(seen: &Seen) -> Option<Class> {
         | "XMinioStorageFull"
         | "XAmzContentQuotaExceeded" => Class::Full,
         "BlobImmutableDueToPolicy" => Class::Refused,
-        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" => Class::Archived,
+        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" | "RestoreAlreadyInProgress" => Class::Archived,
         "BlobAlreadyExists" | "PreconditionFailed" | "UnauthorizedBlobOverwrite" => Class::Exists,
         // Google names the right that is lacking: that to overwrite is wanted only for what is there.
         _ if seen.status == Some(403) && seen.message.contains("storage.objects.delete access") => Class::Exists,
