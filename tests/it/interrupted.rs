@@ -2,7 +2,7 @@
 //! happened to them meanwhile, what comes out restores to what is there then, by lifeboat and by `tar` alone.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -367,6 +367,71 @@ fn what_cannot_go_on_begins_anew() {
         let (done, volumes) = go_on(&machine);
         assert_eq!(volumes, *goes_on, "{what}");
         expect(&machine, &done, what);
+    }
+}
+
+/// Numbers that look random, the same for each seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    /// Mostly small, at times across volumes.
+    fn bytes(&mut self) -> Vec<u8> {
+        let most = [2000, 600_000, 3 << 20, 24 << 20][usize::try_from(self.roll(4)).unwrap()];
+        let bytes = usize::try_from(self.roll(most)).unwrap();
+        noise(bytes, self.0)
+    }
+}
+
+/// What happens in an agent's home.
+fn edit(machine: &Machine, dice: &mut Dice) {
+    let mut all: Vec<PathBuf> = files(&machine.home("agent")).into_iter().collect();
+    all.retain(|path| path.extension().is_none_or(|e| !e.to_str().unwrap().starts_with("db")));
+    all.sort();
+    let any = machine.home("agent").join(&all[usize::try_from(dice.roll(all.len() as u64)).unwrap()]);
+    match dice.roll(7) {
+        0 => std::fs::write(any, dice.bytes()).unwrap(),
+        1 => std::fs::OpenOptions::new().append(true).open(any).unwrap().write_all(&dice.bytes()).unwrap(),
+        2 => drop(machine.write(&format!("agent/new/{}", dice.0), dice.bytes())),
+        3 => std::fs::rename(&any, any.with_extension("renamed")).unwrap(),
+        4 => insert(machine, "agent/large.db"),
+        5 => {
+            // The same size and time, and other content: only reading tells.
+            let (content, time) = (std::fs::read(&any).unwrap(), std::fs::metadata(&any).unwrap().modified().unwrap());
+            std::fs::write(&any, content.iter().map(|b| !b).collect::<Vec<u8>>()).unwrap();
+            std::fs::File::options().write(true).open(any).unwrap().set_modified(time).unwrap();
+        }
+        _ => std::fs::remove_file(any).unwrap(),
+    }
+}
+
+/// Whatever happens between any number of cuts anywhere, in a full and in what follows it.
+#[test]
+fn anything_between_cuts_anywhere() {
+    for seed in 0..6 {
+        let (mut machine, mut dice) = (agent(), Dice(seed));
+        for snapshot in 0..2 {
+            for round in 0..dice.roll(3) + 1 {
+                machine.world.wrap_store = Some(full_after(usize::try_from(dice.roll(4)).unwrap() + 1));
+                let done = machine.try_backup().is_ok();
+                machine.world.wrap_store = None;
+                std::thread::sleep(std::time::Duration::from_millis(12));
+                (0..dice.roll(3)).for_each(|_| edit(&machine, &mut dice));
+                machine.world.fixed_now = Some(LATER + 900 * i64::try_from(10 * snapshot + round + 1).unwrap());
+                if done {
+                    break;
+                }
+            }
+            let (done, _) = go_on(&machine);
+            if done.state.is_some() {
+                expect(&machine, &done, &format!("seed {seed}, snapshot {snapshot}"));
+            }
+            (0..3).for_each(|_| edit(&machine, &mut dice));
+        }
     }
 }
 
