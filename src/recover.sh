@@ -81,11 +81,19 @@ if [ -z "$public" ]; then warn "warning: the key file has no '# signing-public:'
 elif ! command -v minisign >/dev/null; then warn "warning: minisign is not installed, so nothing can be verified"
 else
   verified=yes from=0
+  # Keys that signed before it stand in the kit, too: "# signing-former: RW… till-seq N", the oldest first.
+  tr -d '\r' <"$key" | sed -n 's/^# signing-former: *//p' >former
+  while read -r old word till _; do
+    [ "$word" = till-seq ] || continue
+    case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
+    echo "$from $till $old" >>trusted
+    from=$till
+  done <former
   for file in "$store/keys/$series"/[0-9][0-9][0-9][0-9][0-9][0-9].pub; do
     said=$(minisign -VQm "$file" -x "$file.minisig" -P "$public" 2>/dev/null) || continue
     number=$(basename "$file" .pub | sed 's/^0*//') till=${said##* }
-    case $till in '' | *[!0-9]*) continue ;; esac
-    [ "$said" = "lifeboat-key $series $number from-seq $till" ] || continue
+    case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
+    [ "$said" = "lifeboat-key $series $number from-seq $till" ] && [ "$till" -gt "$from" ] || continue
     echo "$from $till $public" >>trusted
     public=$(sed -n 2p "$file") from=$till
   done

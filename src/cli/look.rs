@@ -103,12 +103,15 @@ struct PlaceArgs {
     /// Look into a snapshot whose signature does not verify
     #[arg(long)]
     allow_unsigned: bool,
+    /// Pass over snapshots that are marked as suspicious
+    #[arg(long)]
+    good: bool,
 }
 
 impl From<PlaceArgs> for Place {
     fn from(a: PlaceArgs) -> Place {
-        let PlaceArgs { secrets, identity, store, name, allow_unsigned } = a;
-        Place { at: Where { identity, store, name, allow_unsigned }, secrets }
+        let PlaceArgs { secrets, identity, store, name, allow_unsigned, good } = a;
+        Place { at: Where { identity, store, name, allow_unsigned, good }, secrets }
     }
 }
 

@@ -9,12 +9,14 @@ use super::bundle::Bundle;
 use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
 use super::members::Outcome;
+use super::mirror::{self, Mirrors};
 use super::preview::preview;
-use super::session::{Configured, configuration, open_catalog, signing_key};
-use super::sources::{Resolved, resolve};
+use super::session::{Configured, configuration, open_catalog};
+use super::signing::{in_force, signing};
+use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
-use super::write_archive::{Committed, Run, settle};
-use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
+use super::write_archive::{Committed, Run, clock_text, settle};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -84,6 +86,8 @@ pub struct Done {
     pub deleted: u64,
     /// Archives past their life that were removed from a store on this disk.
     pub pruned: u64,
+    /// How the mirrors stand.
+    pub mirrors: Vec<mirror::Standing>,
     /// Nothing was written.
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
@@ -102,6 +106,13 @@ pub struct Done {
     pub leaked_values: u64,
     /// Files of the state that they were seen in.
     pub leaking_files: u64,
+    /// Why what was seen looks as if something had gone wrong on this machine; also what earlier runs found, until somebody
+    /// answers.
+    pub suspicious: Vec<String>,
+    /// RFC 3339: when that was seen first.
+    pub alarm_since: Option<String>,
+    /// The newest snapshot that is not marked, if there is an alarm.
+    pub last_good: Option<String>,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -140,6 +151,9 @@ impl Report for Done {
                 notes.push(format!("{n} {text}"));
             }
         }
+        for copied in self.mirrors.iter().filter_map(mirror::Standing::copied_text) {
+            notes.push(copied);
+        }
         if self.leaked_values > 0 {
             let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
             notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
@@ -152,7 +166,31 @@ impl Report for Done {
 
     fn problems(&self) -> Vec<String> {
         let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
-        unreadable.chain(self.warnings.iter().cloned()).collect()
+        let mirrors = self.mirrors.iter().filter_map(mirror::Standing::problem);
+        unreadable.chain(self.warnings.iter().cloned()).chain(mirrors).chain(self.alarm()).collect()
+    }
+
+    fn verdict(&self) -> Option<crate::Kind> {
+        match self.alarm_since {
+            Some(_) => Some(crate::Kind::Suspicious),
+            None => (!self.problems().is_empty()).then_some(crate::Kind::Incomplete),
+        }
+    }
+}
+
+impl Done {
+    /// What is suspicious, and the way back.
+    fn alarm(&self) -> Vec<String> {
+        let Some(since) = &self.alarm_since else { return Vec::new() };
+        let mut out: Vec<String> = self.suspicious.iter().map(|line| format!("suspicious: {line}")).collect();
+        let marked = "snapshots are marked as suspicious until `lifeboat accept` says that all is as it should be";
+        out.push(format!("since {since} {marked}"));
+        if let Some(good) = &self.last_good {
+            out.push(format!(
+                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; `lifeboat pin {good}`, on a machine that may write there, keeps it"
+            ));
+        }
+        out
     }
 }
 
@@ -170,7 +208,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
     let limit = args.limit_upload.or(config.upload.limit);
     let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
-    let _lock = Lock::take(&world.state_dir(&config.name))?;
+    let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
     let mut found = look(world, &resolved, events)?;
@@ -178,26 +216,36 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     for skip in found.skipped.iter().filter(|s| s.archive == Archive::State) {
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
     }
+    for login in lost_logins(world) {
+        events(Event::Detail(format!(
+            "a restore will not bring back a login of {}: {}; on a new machine {}",
+            login.agent, login.what, login.again
+        )));
+    }
     if args.dry_run {
         let judged = content_rule::judge(world, &mut found, &resolved.sources, None, args.rehash, events)?;
         done.secret_by_content = judged.len();
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
-        let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
+        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+        let own = signing(world, &file)?;
+        let signers = in_force(&store, &config.name, &own)?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
+        let begun_at = world.now();
         let run = Run {
             world,
             config: &config,
             store: &store,
-            key: &key,
+            key: &own.key,
+            signers: &signers,
             catalog: &catalog,
             sources: &resolved.sources,
             described: &resolved.described,
             staging: staging.path(),
             policy: policy::digest(&config),
-            started: world.now(),
+            started: begun_at,
         };
         let mut written = archives(&run, args, &mut found, &mut done, events);
         if written.as_ref().is_err_and(is_stale) {
@@ -215,6 +263,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
                 return e.hint("the catalog was damaged and is put aside: run the backup again");
             }
             e
+        })?;
+        let seq = catalog.last_seq()?;
+        drop((lock, catalog));
+        let (store, started) = (&store, begun_at);
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };
+        done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
+            events(Event::Warning(
+                "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),
+            ));
         })?;
     }
     done.skipped = found.skipped.len() as u64;
@@ -341,15 +398,24 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.unreadable.extend(outcome.unreadable);
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
+    if let Some(alarm) = outcome.alarm {
+        done.suspicious = alarm.findings;
+        done.alarm_since = Some(clock_text(alarm.pending.since));
+        done.last_good = alarm.good.map(|id| id.to_string());
+    }
     match outcome.committed {
         Some(committed) => done.state = Some(take(&committed, done)),
         None => done.unchanged = done.secrets.is_none(),
     }
     tell_leaks(&secrets_bundle, &mut lineage, before, outcome.leaks, found, done, events)?;
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
-    if done.state.is_some() && outcome.due && run.store.local().is_some() {
-        match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
-            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+    // While an alarm is open, nothing goes.
+    if done.state.is_some() && outcome.due && done.alarm_since.is_none() && run.store.local().is_some() {
+        match prune::after_backup(run.world, run.store, run.config, run.signers, run.started) {
+            Ok(pruned) => {
+                pruned.warning().into_iter().for_each(|text| events(Event::Warning(text)));
+                done.pruned = pruned.removed.len() as u64;
+            }
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
         }
     }

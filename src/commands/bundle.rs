@@ -124,6 +124,8 @@ impl Bundle<'_> {
             prev: lineage.secrets.clone(),
             bundle: None,
             notes: Some(SecretNotes { findings: self.judged.findings(scan, run.sources, run.world)?, ..notes }),
+            suspicious: None,
+            accept: Vec::new(),
         };
         let first_added = scan.tree.indices().end;
         let committed = write(run, terms, scan, None, None, events)?;

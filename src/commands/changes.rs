@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::host::catalog::Catalog;
 use crate::host::scan::Scan;
 use crate::model::entry::Kind;
+use crate::model::guard::document;
 use crate::model::path;
 use crate::model::record::Record;
 use crate::model::store_key::Archive;
@@ -36,6 +37,43 @@ pub struct Changes {
     pub lost: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     /// Whether anything could be read last time and cannot be now.
     pub newly_lost: bool,
+    /// What there was, as far as it can be seen now.
+    pub before: Before,
+}
+
+/// Files that the catalog knows, but for databases: those are judged by what is in them.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Both, of documents of one kind.
+    pub kinds: BTreeMap<&'static str, (u64, u64)>,
+}
+
+impl Before {
+    fn add(&mut self, name: &[u8], record: &Record) {
+        if record.kind == Kind::File && !record.lost && !record.database {
+            self.files += 1;
+            self.bytes = self.bytes.saturating_add(record.size);
+            if let Some(kind) = document(name) {
+                let (files, bytes) = self.kinds.entry(kind).or_default();
+                (*files, *bytes) = (*files + 1, bytes.saturating_add(record.size));
+            }
+        }
+    }
+
+    /// Takes one out again.
+    pub fn take(&mut self, name: &[u8], record: &Record) {
+        if record.kind == Kind::File && !record.lost && !record.database {
+            self.files = self.files.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(record.size);
+            if let Some((files, bytes)) = document(name).and_then(|kind| self.kinds.get_mut(kind)) {
+                (*files, *bytes) = (files.saturating_sub(1), bytes.saturating_sub(record.size));
+            }
+        }
+    }
 }
 
 /// Finds entries of the state in the tree by their paths.
@@ -89,6 +127,11 @@ impl Places {
             self.children.named(tree, dir, path::file_name(path))
         });
         found.filter(|i| tree.node(*i).kind != Kind::Deleted)
+    }
+
+    /// Whether a path is that of a source's root, or below one.
+    pub fn has_root_above(&self, path: &[u8]) -> bool {
+        std::iter::successors(Some(path), |p| path::parent(p)).any(|up| self.roots.contains_key(up))
     }
 
     /// Whether something that can be read stands below `path`, in a source of its own.
@@ -158,6 +201,7 @@ pub fn compare(scan: &Scan, places: &Places, catalog: &Catalog, look: Look) -> R
                 out.newly_lost |= !record.lost;
                 out.lost.entry(dir_path.to_vec()).or_default().push(name.to_vec());
             } else if record.kind != Kind::Missing {
+                out.before.add(path::file_name(&path), &record);
                 out.gone.insert(path, Gone { record, secret: false });
             }
             return Ok(());
@@ -170,6 +214,7 @@ pub fn compare(scan: &Scan, places: &Places, catalog: &Catalog, look: Look) -> R
             return Ok(());
         }
         known[index as usize] = true;
+        out.before.add(name, &record);
         if look == Look::Nothing {
             if node.kind != record.kind && node.kind != Kind::Missing && record.kind != Kind::Missing {
                 out.gone.insert(path(), Gone { record, secret: false });

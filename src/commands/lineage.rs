@@ -1,6 +1,7 @@
 //! Where a new snapshot stands: what came before it, who else writes to the series, and whether what it would lean on is
 //! still on the store.
 
+use super::guard::Guard;
 use super::session::sha256;
 use super::snapshots::{self, Found};
 use super::write_archive::Run;
@@ -12,7 +13,6 @@ use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Reference};
 use crate::model::path::printable_path;
 use crate::model::store_key::{Archive, COMMIT, PINNED, Place, SnapshotId};
 use crate::model::tiers::{Answer, Past, Question, decide};
-use crate::stream::sign::SigningKey;
 
 /// Seconds in a day.
 const DAY_SECONDS: i64 = 86_400;
@@ -41,6 +41,9 @@ pub struct Lineage {
     pub secrets: Option<Reference>,
     /// When the newest full of another generation was made.
     foreign_full: Option<i64>,
+    /// Where the catalog was lost: the newest snapshot that nobody doubts, and what the newest such full takes on the store,
+    /// in bytes.
+    pub good: Option<(SnapshotId, u64)>,
 }
 
 impl Lineage {
@@ -49,17 +52,20 @@ impl Lineage {
     /// # Errors
     /// When the catalog or the store cannot be read, and that.
     pub fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<Lineage> {
+        // What came before the key that signs now was signed by another one.
+        let before_own = run.signers.from_seq().saturating_sub(1);
         if run.catalog.last_seq()?.is_some() {
             strangers(run, events)?;
             check_clock(run)?;
             return Ok(Lineage {
-                last_seq: run.catalog.last_seq()?.unwrap_or(0),
+                last_seq: run.catalog.last_seq()?.unwrap_or(0).max(before_own),
                 state: run.catalog.newest(Archive::State)?,
                 secrets: run.catalog.newest(Archive::Secrets)?,
                 foreign_full: None,
+                good: None,
             });
         }
-        let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
+        let found = match snapshots::load(run.store, &run.config.name, Some(run.signers)) {
             Ok(found) => found,
             // A line that is down for a moment is no reason to begin a second chain beside the first.
             Err(e) if !Store::is_refusal(&e) => return Err(e),
@@ -81,10 +87,11 @@ impl Lineage {
         let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, f.commit_sha256))).collect();
         run.catalog.adopt(&adopted)?;
         Ok(Lineage {
-            last_seq: verified().map(|c| c.seq).max().unwrap_or(0),
+            last_seq: verified().map(|c| c.seq).max().unwrap_or(0).max(before_own),
             state: reference(Archive::State),
             secrets: reference(Archive::Secrets),
             foreign_full: fulls.into_iter().max().filter(|_| !expected),
+            good: newest_good(&found),
         })
     }
 
@@ -94,12 +101,13 @@ impl Lineage {
         self.last_seq
     }
 
-    /// Tier and parent of the next state archive. With `full`, or where it is for others than the one before, no parent
-    /// will do.
+    /// Tier and parent of the next state archive, by what the guard says of it. With `full`, or where it is for others than
+    /// the one before, no parent will do.
     ///
     /// # Errors
     /// When the catalog or the store cannot be read.
-    pub fn decide(&self, run: &Run<'_>, full: bool, events: &mut Events<'_>) -> Result<Decision> {
+    pub fn decide(&self, run: &Run<'_>, full: bool, guard: &Guard, events: &mut Events<'_>) -> Result<Decision> {
+        let suspicious = guard.mark().is_some();
         let recipients = run.config.state.recipients.join(" ");
         let for_others = run.catalog.fact(RECIPIENTS)?.is_some_and(|before| before != recipients);
         if for_others {
@@ -109,6 +117,7 @@ impl Lineage {
         loop {
             let known = run.catalog.snapshots()?;
             let mut past: Vec<Past> = known.iter().map(|k| k.past.clone()).collect();
+            past.iter_mut().for_each(|p| p.suspicious &= !guard.accepted().contains(&p.id));
             if full || for_others {
                 past.iter_mut().for_each(|p| p.whole = false);
             }
@@ -117,17 +126,26 @@ impl Lineage {
                 past: &past,
                 generation: generation.as_ref(),
                 now: run.world.now(),
-                suspicious: false,
+                suspicious,
                 foreign_full: self.foreign_full,
             });
             let Some(parent) = &answer.parent else {
-                return Ok(Decision { answer, parent: None, past, generation });
+                return Ok(Decision { answer, parent: None, past, generation, suspicious });
             };
             if let Some(parent) = usable(run, &known, parent, events)? {
-                return Ok(Decision { answer, parent: Some(parent), past, generation });
+                return Ok(Decision { answer, parent: Some(parent), past, generation, suspicious });
             }
         }
     }
+}
+
+/// The newest state archive that nobody doubts, and the bytes on the store of the newest such full.
+fn newest_good(found: &[Found]) -> Option<(SnapshotId, u64)> {
+    let doubts = snapshots::Doubts::of(found);
+    let good = || found.iter().filter_map(Found::verified).filter(|c| c.archive == Archive::State && !doubts.about(c));
+    let newest = good().max_by_key(|c| c.seq)?;
+    let full = good().filter(|c| c.parent.is_none()).max_by_key(|c| c.seq)?;
+    Some((newest.id.clone(), full.stored_bytes()))
 }
 
 /// What was decided about the next state archive.
@@ -140,6 +158,8 @@ pub struct Decision {
     pub past: Vec<Past>,
     /// The generation, if there is one already.
     pub generation: Option<SnapshotId>,
+    /// Whether what the run saw is suspicious.
+    pub suspicious: bool,
 }
 
 impl Decision {
@@ -150,7 +170,7 @@ impl Decision {
             past: &self.past,
             generation: self.generation.as_ref(),
             now: run.world.now(),
-            suspicious: false,
+            suspicious: self.suspicious,
             foreign_full: None,
         }
     }
@@ -272,7 +292,6 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let Some(newest) = known.iter().map(|k| k.past.id.unix_seconds()).max() else { return Ok(Vec::new()) };
     // What was there before this catalog began is no stranger.
     let first = known.iter().map(|k| k.past.seq).min().unwrap_or(0);
-    let key = SigningKey::public(run.key);
     let mut out = Vec::new();
     let now = run.world.now();
     let listed = run.catalog.fact(LISTED)?.and_then(|t| t.parse::<i64>().ok());
@@ -288,7 +307,7 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
             // A name from the future proves nothing, and costs one look.
             let late = place.id.unix_seconds() > newest.saturating_sub(DAY_SECONDS);
             if late && !place.is_pinned() && !known.iter().any(|k| k.past.id == place.id) {
-                let found = snapshots::look_at(run.store, &key, place)?;
+                let found = snapshots::look_at(run.store, run.signers, place)?;
                 out.extend(Some(found).filter(|f| f.verified().is_some_and(|c| c.seq > first)));
             }
         }

@@ -41,12 +41,7 @@ pub fn check(
     accept: bool,
     events: &mut Events<'_>,
 ) -> Result<Vec<String>> {
-    let key = key.derive(CONTEXT);
-    let tag = |text: &str| {
-        let mut tag = blake3::keyed_hash(&key, text.as_bytes()).to_hex().to_string();
-        tag.truncate(TAG_DIGITS);
-        tag
-    };
+    let tag = tagger(key);
     let now = parts(config, &tag);
     let text: Vec<String> = now.iter().map(|(part, (digest, _))| format!("{part} {digest}")).collect();
     let text = text.join("\n");
@@ -76,6 +71,39 @@ pub fn check(
     Ok(changes)
 }
 
+/// Makes the digests of the catalog anew for the key that follows on `old`: what was accepted stays accepted, and what
+/// was not is still not. To do it twice does no harm.
+///
+/// # Errors
+/// When the catalog cannot be read or written.
+pub fn hand_over(config: &Config, old: &SigningKey, new: &SigningKey, catalog: &Catalog) -> Result<()> {
+    let Some(fact) = catalog.fact(FACT)? else { return Ok(()) };
+    let (before, after) = (parts(config, &tagger(old)), parts(config, &tagger(new)));
+    let old_tag = tagger(old);
+    let new_tag = tagger(new);
+    let sources = config.sources.iter().map(|s| format!("{:?}", s.origin));
+    let renamed: BTreeMap<String, String> = sources.map(|origin| (old_tag(&origin), new_tag(&origin))).collect();
+    let line = |line: &str| -> Option<String> {
+        let (part, digest) = line.split_once(' ')?;
+        let name = renamed.get(part).map_or(part, String::as_str);
+        let accepted = before.get(part).is_some_and(|(known, _)| known == digest);
+        let digest = after.get(name).filter(|_| accepted).map_or(digest, |(known, _)| known);
+        Some(format!("{name} {digest}"))
+    };
+    let text: Vec<String> = fact.lines().filter_map(line).collect();
+    catalog.set_fact(FACT, &text.join("\n"))
+}
+
+/// Makes digests that say nothing to whoever does not have the key.
+fn tagger(key: &SigningKey) -> impl Fn(&str) -> String {
+    let key = key.derive(CONTEXT);
+    move |text| {
+        let mut tag = blake3::keyed_hash(&key, text.as_bytes()).to_hex().to_string();
+        tag.truncate(TAG_DIGITS);
+        tag
+    }
+}
+
 /// Digests of what counts, each with its name for a person. Nothing in it names a source: that may be a secret.
 fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (String, String)> {
     let recipients = |list: &[String]| {
@@ -85,11 +113,15 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
     };
     let mut out = BTreeMap::from([
         ("store".to_owned(), (tag(&config.store), "the store".to_owned())),
+        ("mirrors".to_owned(), {
+            let stores: Vec<&str> = config.mirrors.iter().map(|m| m.store.as_str()).collect();
+            (tag(&stores.join("\n")), "the mirrors".to_owned())
+        }),
         ("state".to_owned(), (recipients(&config.state.recipients), "who can open the state archive".to_owned())),
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
     for (number, source) in config.sources.iter().enumerate() {
-        let Source { origin, include, exclude, secret, state } = source;
+        let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);
         let rules = tag(&format!("{include:?} {exclude:?} {secret:?} {state:?}"));
         out.insert(tag(&format!("{origin:?}")), (rules, what));

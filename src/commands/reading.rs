@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use super::opened::{Opened, open};
-use super::session::{Configured, Keys, configuration, signing_key};
-use super::snapshots::{self, Choice, Found, Standing, Wanted, choose};
+use super::session::{Keys, configuration};
+use super::signing::follow;
+use super::snapshots::{self, Choice, Doubts, Found, Standing, Wanted, choose, choose_good};
+use super::whereabouts::{Named, named, no_series, trusted};
 use super::{Event, Events};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::kit::Which;
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, is_name};
+use crate::model::store_key::{Archive, SnapshotId};
 use crate::stream::age_keys::Identities;
-use crate::stream::sign::PublicKey;
 
 /// Where to read, and with what.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Where {
     pub name: Option<String>,
     /// Read what does not verify.
     pub allow_unsigned: bool,
+    /// Pass over what is marked as suspicious.
+    pub good: bool,
 }
 
 /// A series on a store, listed and judged, with the keys for it.
@@ -38,7 +41,16 @@ pub struct Reading {
     pub found: Vec<Found>,
     /// Whether what does not verify is read.
     pub allow_unsigned: bool,
+    how: How,
     keys: Keys,
+}
+
+/// What decides which archive is meant.
+#[derive(Clone, Copy)]
+struct How {
+    allow_unsigned: bool,
+    /// Whether what is marked as suspicious is passed over.
+    good: bool,
     now: i64,
 }
 
@@ -51,16 +63,24 @@ impl Reading {
         let configured = configuration(world)?;
         let config = configured.as_ref().map(|c| &c.config);
         let keys = Keys::find(world, place.identity.as_deref(), config, which)?;
-        let (url, series) = whereabouts(place, &keys, configured.as_ref())?;
+        let (store, series) = (place.store.as_deref(), place.name.as_deref());
+        let Named { url, series } = named(store, series, Some(&keys), configured.as_ref())?;
+        let series = series.ok_or_else(no_series)?;
         let store = Store::open(world, &url, Access::Existing)?;
-        let key = public_key(world, &keys, configured.as_ref())?;
-        if key.is_none() && !place.allow_unsigned {
+        let trusted = trusted(world, Some(&keys), configured.as_ref(), Some(&series))?;
+        if trusted.is_none() && !place.allow_unsigned {
             return Err(Error::failed("there is no key here to check signatures with").hint(
                 "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
             ));
         }
-        let found = snapshots::load(&store, &series, key.as_ref())?;
-        let reading = Reading { series, store, found, allow_unsigned: place.allow_unsigned, keys, now: world.now() };
+        let followed = trusted.map(|trusted| follow(&store, &series, trusted)).transpose()?;
+        for line in followed.iter().flat_map(|f| &f.refused) {
+            events(Event::Warning(line.clone()));
+        }
+        let found = snapshots::load(&store, &series, followed.as_ref().map(|f| &f.signers))?;
+        let Where { allow_unsigned, good, .. } = *place;
+        let how = How { allow_unsigned, good, now: world.now() };
+        let reading = Reading { series, store, found, allow_unsigned, how, keys };
         reading.warn(events);
         Ok(reading)
     }
@@ -70,7 +90,7 @@ impl Reading {
     /// # Errors
     /// As [`choose`].
     pub fn choose(&self, archive: Archive, wanted: &Wanted) -> Result<Choice<'_>> {
-        choose(&self.found, archive, wanted, self.allow_unsigned, self.now)
+        self.how.choose(&self.found, archive, wanted)
     }
 
     /// Opens the archive that a person means.
@@ -78,8 +98,8 @@ impl Reading {
     /// # Errors
     /// As [`choose`] and [`open`].
     pub fn open(&mut self, archive: Archive, wanted: &Wanted, events: &mut Events<'_>) -> Result<Opened> {
-        let choice = choose(&self.found, archive, wanted, self.allow_unsigned, self.now)?;
-        say(&choice, events);
+        let choice = self.how.choose(&self.found, archive, wanted)?;
+        say(&choice, &self.found, events);
         let identities = self.keys.identities(which_of(archive))?;
         open(&self.store, &self.found, &choice.chain, self.allow_unsigned, identities)
     }
@@ -100,9 +120,38 @@ impl Reading {
                 events(Event::Warning(format!("{} does not verify and is skipped: {why}", one.place.directory())));
             }
         }
-        for line in snapshots::hidden(&self.found, self.now) {
+        for line in snapshots::hidden(&self.found, self.how.now) {
             events(Event::Warning(format!("something may have been removed from the store: {line}")));
         }
+    }
+}
+
+impl How {
+    fn choose<'a>(&self, found: &'a [Found], archive: Archive, wanted: &Wanted) -> Result<Choice<'a>> {
+        match archive {
+            _ if !self.good => choose(found, archive, wanted, self.allow_unsigned, self.now),
+            Archive::State => choose_good(found, wanted, self.allow_unsigned, self.now),
+            Archive::Secrets => {
+                choose(found, archive, &self.good_bundle(found, wanted)?, self.allow_unsigned, self.now)
+            }
+        }
+    }
+
+    /// Who passes over marked snapshots wants no newer secrets than those of the newest that is not: what took the state may
+    /// have taken them, too.
+    fn good_bundle(&self, found: &[Found], wanted: &Wanted) -> Result<Wanted> {
+        if !matches!(wanted, Wanted::Latest) {
+            return Ok(wanted.clone());
+        }
+        let good = choose_good(found, wanted, self.allow_unsigned, self.now)?;
+        let Some(newest) = good.chain.first() else { return Ok(wanted.clone()) };
+        let later = |f: &Found| f.place.archive == Archive::State && snapshots::seq(f) > snapshots::seq(newest);
+        let there = |id: &SnapshotId| found.iter().any(|f| f.verified().is_some() && f.place.id == *id);
+        let named = newest.usable(self.allow_unsigned).and_then(|commit| commit.bundle.as_ref());
+        Ok(match named.filter(|bundle| found.iter().any(later) && there(&bundle.id)) {
+            Some(bundle) => Wanted::Id(bundle.id.to_string()),
+            None => Wanted::Latest,
+        })
     }
 }
 
@@ -114,37 +163,15 @@ pub fn which_of(archive: Archive) -> Which {
     }
 }
 
-/// Store and series: as told, else as the kit says, else as configured.
-pub(super) fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
-    let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
-    let kit = keys.kit();
-    let config = configured.map(|c| &c.config);
-    let url =
-        place.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
-    let url = url.ok_or_else(|| {
-        Error::not_there("no store was named, and neither a kit nor a configuration names one")
-            .hint("name the recovery kit with --identity, or the store with --store")
-    })?;
-    let series =
-        place.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
-    let series = series.ok_or_else(|| {
-        Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
-    })?;
-    if !is_name(&series) {
-        return Err(Error::usage(format!("`{}` is no name of a series", printable(series.as_bytes()))));
-    }
-    Ok((url, series))
-}
-
-pub(super) fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(configured.and_then(|c| signing_key(world, &c.file).ok()).map(|key| key.public()))
-}
-
 /// Says what was passed over, and what is read though nobody vouches for it.
-fn say(choice: &Choice<'_>, events: &mut Events<'_>) {
+fn say(choice: &Choice<'_>, found: &[Found], events: &mut Events<'_>) {
+    let newest = choice.chain.first().and_then(|f| f.verified());
+    if let Some(commit) = newest.filter(|commit| Doubts::of(found).about(commit)) {
+        events(Event::Warning(format!(
+            "snapshot {} is marked as suspicious, and nobody has accepted it: --good passes over such",
+            commit.id
+        )));
+    }
     for line in &choice.skipped {
         events(Event::Warning(line.clone()));
     }

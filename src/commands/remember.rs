@@ -121,6 +121,20 @@ impl Seen<'_> {
                 self.bury(catalog, &tree.path(index), &old)?;
                 None
             }
+            Some(old) if old.kind != Kind::Missing => {
+                // It comes back as new. Snapshots from before it was lost have it all the same, so that it has to be
+                // deleted from them once it goes; those in between lack it, and it is a base for nothing.
+                let Record { born, changed, .. } = old;
+                catalog.bury(&Grave {
+                    path: tree.path(index),
+                    died: self.seq,
+                    born,
+                    changed,
+                    size: 0,
+                    blake3: None,
+                })?;
+                None
+            }
             _ => None,
         };
         let entry = contents

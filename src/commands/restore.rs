@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::agents;
-use super::bring_back::{Goal, Overwrite, Plan};
+use super::bring_back::{Goal, Overwrite, Plan, aside};
 use super::look::homes;
 use super::opened::{Opened, keep_further_names, overridden};
 use super::reading::{Reading, Where};
 use super::snapshots::{Found, Wanted};
+use super::surplus::{self, Keep, Removed, Surplus};
 use super::warm_up::{self, Warmed};
 use super::{Event, Events, Report, bytes_text, count_text};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::extract::Limits;
+use crate::host::prompt;
 use crate::host::world::World;
 use crate::model::asked::Globs;
 use crate::model::kit::Which;
@@ -47,6 +49,14 @@ pub struct Args {
     pub verify_existing: bool,
     /// Restore what does not verify.
     pub allow_unsigned: bool,
+    /// Leave under another name what presets know how to pause.
+    pub paused: bool,
+    /// Remove what the snapshot does not have.
+    pub delete: bool,
+    /// Do so without being asked.
+    pub yes: bool,
+    /// Pass over what is marked as suspicious.
+    pub good: bool,
     /// Write nothing.
     pub dry_run: bool,
     /// Ask the cloud for what its archive holds of it, and write nothing.
@@ -67,6 +77,10 @@ impl Default for Args {
             overwrite: Overwrite::Refuse,
             verify_existing: false,
             allow_unsigned: false,
+            paused: false,
+            delete: false,
+            yes: false,
+            good: false,
             dry_run: false,
             warm_up: false,
         }
@@ -104,12 +118,22 @@ pub struct Done {
     pub not_held: Vec<(&'static str, u64)>,
     /// Entries that stay as they are though they differ.
     pub left: u64,
+    /// Entries removed that the snapshot does not have.
+    pub removed: u64,
+    /// What was to be removed and stays, with the reasons.
+    pub kept: Vec<String>,
+    /// What would be removed, of a dry run.
+    pub surplus: Vec<String>,
     /// What differs at the target, of a dry run.
     pub different: Vec<String>,
     /// What comes to a place where nothing is, of a dry run.
     pub new: Vec<String>,
     /// What differs and stays, of a dry run.
     pub staying: Vec<String>,
+    /// What is there under the name of what is paused.
+    pub paused: Vec<Paused>,
+    /// With `--paused`: what could be paused and was there before, in use.
+    pub in_use: Vec<String>,
     /// What to do before an agent starts in what was restored.
     pub after: Vec<String>,
     /// Nothing was written.
@@ -119,6 +143,27 @@ pub struct Done {
     pub warmed: Option<Warmed>,
     /// Seconds that it took.
     pub seconds: f64,
+}
+
+/// A file that is paused.
+#[derive(Debug, Serialize)]
+pub struct Paused {
+    /// Where it is.
+    pub path: String,
+    /// What it is called in use.
+    pub in_use: String,
+}
+
+impl Paused {
+    fn new(in_use: &[u8]) -> Paused {
+        Paused { path: printable(&aside(in_use)), in_use: printable(in_use) }
+    }
+
+    /// The command that puts it back.
+    fn resume(&self) -> String {
+        let quoted = |path: &str| format!("'{}'", path.replace('\'', r"'\''"));
+        format!("mv -n {} {}", quoted(&self.path), quoted(&self.in_use))
+    }
 }
 
 impl Report for Done {
@@ -146,9 +191,17 @@ impl Report for Done {
             let verb = if self.left == 1 { "differs and stays as it is" } else { "differ and stay as they are" };
             out.push_str(&format!("{} {verb}\n", entries(self.left)));
         }
+        match (self.dry_run, self.removed, self.surplus.len() as u64) {
+            (false, 1.., _) => {
+                out.push_str(&format!("{} removed that the snapshot does not have\n", entries(self.removed)))
+            }
+            (true, _, n @ 1..) => out.push_str(&format!("would remove {}\n", entries(n))),
+            _ => {}
+        }
         named(&mut out, "differs", &self.different);
         named(&mut out, "stays", &self.staying);
         named(&mut out, "new", &self.new);
+        named(&mut out, "removes", &self.surplus);
         for (kind, n) in &self.not_held {
             out.push_str(&format!("{} could not be given the recorded {kind} here\n", entries(*n)));
         }
@@ -164,6 +217,14 @@ impl Report for Done {
                 count_text(self.missing.len() as u64, "path")
             ));
         }
+        if !self.paused.is_empty() {
+            let n = entries(self.paused.len() as u64);
+            out.push_str(&format!("{n} paused; when nothing else runs under the same tokens, put back with\n"));
+            self.paused.iter().for_each(|one| out.push_str(&format!("  {}\n", one.resume())));
+        }
+        for path in &self.in_use {
+            out.push_str(&format!("not paused, since it was there before: {path}\n"));
+        }
         if !self.after.is_empty() {
             out.push_str("before an agent starts:\n");
             self.after.iter().for_each(|step| out.push_str(&format!("  {step}\n")));
@@ -174,7 +235,8 @@ impl Report for Done {
     fn problems(&self) -> Vec<String> {
         let missing = self.older.iter().chain(&self.missing).map(|line| format!("missing: {line}"));
         let lost = |id| format!("missing: secrets bundle {id}, which the snapshot names, is not on the store");
-        missing.chain(self.lost_bundle.iter().map(lost)).collect()
+        let kept = self.kept.iter().map(|line| format!("not removed: {line}"));
+        missing.chain(self.lost_bundle.iter().map(lost)).chain(kept).collect()
     }
 }
 
@@ -208,6 +270,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         store: args.store.clone(),
         name: args.name.clone(),
         allow_unsigned: args.allow_unsigned,
+        good: args.good,
     };
     let mut reading = Reading::begin(world, &place, &which, events)?;
     let mut archives = match open_archives(args, &wanted, &mut reading, events) {
@@ -248,6 +311,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         overwrite: args.overwrite,
         verify_existing: args.verify_existing,
         globs: globs.as_ref(),
+        paused: args.paused,
     };
     let plan = Plan::make(&archives, goal)?;
     if plan.is_empty() && globs.is_some() {
@@ -259,15 +323,17 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let warmed = warm_up::ask(world, &reading.store, plan.volumes(), (false, args.dry_run), events)?;
         return Ok(only_warmed(&reading, warmed));
     }
+    let surplus = if args.delete { Some(surplus(world, args, &reading, &archives, &plan, events)?) } else { None };
     let limits = Limits::default();
-    if args.dry_run {
+    let removed = if args.dry_run {
         archives.iter().try_for_each(Opened::check_digest)?;
+        Removed::default()
     } else {
-        plan.carry_out(world, &reading.store, &limits, events).map_err(|e| match e.kind() {
+        plan.carry_out(world, &reading.store, surplus.as_ref(), &limits, events).map_err(|e| match e.kind() {
             Kind::Archived => warm_up::explain(e, &plan.volumes()),
             _ => e,
-        })?;
-    }
+        })?
+    };
     let id = |archive| archives.iter().find(|a| a.commit().archive == archive).map(|a| a.commit().id.to_string());
     let totals = plan.totals;
     Ok(Done {
@@ -285,14 +351,57 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         older: plan.older(),
         not_held: limits.counts(),
         left: totals.left,
+        removed: removed.count,
+        kept: removed.kept,
+        surplus: surplus.filter(|_| args.dry_run).map_or(Vec::new(), |surplus| surplus.paths()),
         different: if args.dry_run { plan.different() } else { Vec::new() },
         new: if args.dry_run { plan.new_paths() } else { Vec::new() },
         staying: if args.dry_run { plan.left() } else { Vec::new() },
-        after: agents::steps(&archives, &plan),
+        paused: plan.paused(&archives)?.iter().map(|path| Paused::new(&plan.goal().layout.to_disk(path))).collect(),
+        in_use: if args.paused { plan.in_use(&archives)? } else { Vec::new() },
+        after: agents::steps(&archives, &plan)?,
         dry_run: args.dry_run,
         warmed: None,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// What `--delete` will remove, which somebody has said yes to.
+fn surplus(
+    world: &World,
+    args: &Args,
+    reading: &Reading,
+    archives: &[Opened],
+    plan: &Plan<'_>,
+    events: &mut Events<'_>,
+) -> Result<Surplus> {
+    let ask = world.terminal && !args.yes && !args.dry_run;
+    if !ask && !args.yes && !args.dry_run {
+        return Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
+            .hint("--dry-run lists what would go, --yes answers"));
+    }
+    if !args.dry_run {
+        plan.check()?;
+    }
+    let mut own: Vec<PathBuf> = args.identity.iter().cloned().collect();
+    own.extend(reading.store.local().map(std::path::Path::to_owned));
+    let paused = plan.paused(archives)?.iter().map(|path| aside(path)).collect();
+    let keep = Keep { files: own, paused };
+    let surplus = surplus::find(world, (&reading.series, &reading.store), archives, plan.goal(), &keep, events)?;
+    if !ask || surplus.is_empty() {
+        return Ok(surplus);
+    }
+    let paths = surplus.paths();
+    let mut text = String::new();
+    named(&mut text, "removes", &paths);
+    text.lines().for_each(|line| events(Event::Note(line.to_owned())));
+    let what = if paths.len() == 1 { "this one entry".to_owned() } else { format!("these {} entries", paths.len()) };
+    match prompt::confirm(&format!("Restore, and remove {what} that the snapshot does not have?"))? {
+        Some(true) => Ok(surplus),
+        Some(false) => Err(Error::failed("the answer was no; nothing was changed")),
+        None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
+            .hint("--dry-run lists what would go, --yes answers")),
+    }
 }
 
 /// What is told where nothing was restored.

@@ -1,6 +1,7 @@
 //! The state archive: a full, an incremental, or none where nothing changed.
 
 use super::changes::{Changes, Look, Places, compare};
+use super::guard::{Alarm, Guard};
 use super::lineage::{Decision, Lineage, note_recipients, tidy, usable};
 use super::plan::{Plan, Planner, estimate};
 use super::remember::Seen;
@@ -10,7 +11,7 @@ use super::{Event, Events};
 use crate::error::Result;
 use crate::host::database::Checks;
 use crate::host::scan::Scan;
-use crate::model::calendar::period_days;
+use crate::model::calendar::{midnight, period_days};
 use crate::model::commit::Reference;
 use crate::model::entry::Kind;
 use crate::model::path::printable;
@@ -35,6 +36,8 @@ pub struct Outcome {
     pub not_persistent: bool,
     /// Whether it is the first of a day or more.
     pub due: bool,
+    /// Why what was seen is suspicious.
+    pub alarm: Option<Alarm>,
 }
 
 /// Writes a state archive if anything changed, or one is due.
@@ -50,10 +53,12 @@ pub fn write_if_changed(
     events: &mut Events<'_>,
 ) -> Result<Outcome> {
     let places = Places::of(&scan.tree);
-    let mut decision = lineage.decide(run, false, events)?;
-    if decision.parent.is_some() && roots_went(run, scan, &places)? {
+    let mut guard = Guard::begin(run, lineage)?;
+    let mut decision = lineage.decide(run, false, &guard, events)?;
+    let full = decision.parent.is_some() && roots_went(run, scan, &places)?;
+    if full {
         events(Event::Detail("a source lies where a larger one was, so a full".to_owned()));
-        decision = lineage.decide(run, true, events)?;
+        decision = lineage.decide(run, true, &guard, events)?;
     }
     if decision.answer.fills {
         run.catalog.check()?;
@@ -61,18 +66,31 @@ pub fn write_if_changed(
     let seq = lineage.next_seq(run.world.now());
     // Told again by the next run, should this one fail: what it saw carries its own seq.
     let transaction = run.catalog.begin()?;
-    let mut outcome =
-        Outcome { not_persistent: decision.answer.not_persistent, due: decision.answer.fills, ..Outcome::default() };
+    let look = |d: &Decision| d.parent.as_ref().map_or(Look::Nothing, |p| Look::of(p.past.seq, rehash));
+    let mut changes = compare(scan, &places, run.catalog, look(&decision))?;
+    if decision.parent.is_none() || !changes.are_none() || is_due(run, &decision, &guard)? {
+        guard.look(run, lineage, scan, &places, &changes, decision.parent.is_none())?;
+    }
+    if guard.mark().is_some() && !decision.suspicious {
+        decision = lineage.decide(run, full, &guard, events)?;
+        changes = compare(scan, &places, run.catalog, look(&decision))?;
+    }
+    let mut outcome = Outcome {
+        not_persistent: decision.answer.not_persistent,
+        due: decision.answer.fills,
+        alarm: guard.alarm(),
+        ..Outcome::default()
+    };
     let Some(parent) = decision.parent.as_ref().map(|p| p.past.seq) else {
-        let changes = compare(scan, &places, run.catalog, Look::Nothing)?;
-        let work = StateWork { places: &places, changes: &changes, plan: None, transaction, checks: Checks::Full };
+        let checks = Checks::Full;
+        let work = StateWork { places: &places, changes: &changes, plan: None, transaction, checks, guard: &guard };
         let mut committed = put(run, lineage, decision, seq, scan, (work, sweep), events)?;
+        guard.learn(run.catalog, scan, &places, &committed.outcome.databases)?;
         outcome.leaks = std::mem::take(&mut committed.outcome.leaks);
         outcome.committed = Some(committed);
         return Ok(outcome);
     };
-    let due = decision.answer.fills || last_change(run)? > newest(&decision);
-    let mut changes = compare(scan, &places, run.catalog, Look::of(parent, rehash))?;
+    let due = is_due(run, &decision, &guard)?;
     if changes.are_none() && !due {
         return Ok(outcome);
     }
@@ -90,6 +108,7 @@ pub fn write_if_changed(
             seq,
         };
         seen.remember(run.catalog)?;
+        guard.remember(run.catalog)?;
         transaction.commit()?;
         return Ok(outcome);
     }
@@ -108,8 +127,10 @@ pub fn write_if_changed(
     tell(&changes, scan, events);
     outcome.deleted = prepared.deleted.values().filter(|listed| **listed).count() as u64;
     let checks = checks(run, &decision);
-    let work = StateWork { places: &places, changes: &changes, plan: Some(&mut prepared), transaction, checks };
+    let plan = Some(&mut prepared);
+    let work = StateWork { places: &places, changes: &changes, plan, transaction, checks, guard: &guard };
     let mut committed = put(run, lineage, decision, seq, scan, (work, sweep), events)?;
+    guard.learn(run.catalog, scan, &places, &committed.outcome.databases)?;
     outcome.leaks = std::mem::take(&mut committed.outcome.leaks);
     outcome.committed = Some(committed);
     Ok(outcome)
@@ -125,6 +146,16 @@ fn roots_went(run: &Run<'_>, scan: &Scan, places: &Places) -> Result<bool> {
 
 fn last_change(run: &Run<'_>) -> Result<u64> {
     Ok(run.catalog.fact(LAST_CHANGE)?.and_then(|seq| seq.parse().ok()).unwrap_or(0))
+}
+
+/// Whether a snapshot has to be written even if nothing changed. While an alarm is open nothing fills a period, and a host
+/// that lives writes one a day all the same.
+fn is_due(run: &Run<'_>, decision: &Decision, guard: &Guard) -> Result<bool> {
+    let today = midnight(run.world.now());
+    let own = decision.past.iter().filter(|p| p.generation.is_some());
+    let is_first = decision.suspicious && !own.into_iter().any(|p| p.id.unix_seconds() >= today);
+    let tells = !guard.accepted().is_empty();
+    Ok(decision.answer.fills || is_first || tells || last_change(run)? > newest(decision))
 }
 
 /// The seq of the newest snapshot of this catalog.
@@ -178,7 +209,8 @@ fn promotion(
         Some(parent) => usable(run, &known, parent, events)?,
         None => None,
     };
-    let promoted = Decision { answer, past: decision.past.clone(), generation: decision.generation.clone(), parent };
+    let (past, generation) = (decision.past.clone(), decision.generation.clone());
+    let promoted = Decision { answer, past, generation, parent, suspicious: decision.suspicious };
     // Where that parent is gone, the delta stays where it was.
     Ok(Some(promoted).filter(|p| p.parent.is_some()))
 }
@@ -226,6 +258,8 @@ fn put<'a>(
         prev: lineage.state.clone(),
         bundle: lineage.secrets.clone(),
         notes: None,
+        suspicious: work.guard.mark(),
+        accept: work.guard.accepted().to_vec(),
     };
     let committed = write(run, terms, scan, Some(work), Some(sweep), events)?;
     lineage.state = Some(committed.reference());

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::snapshots::{self, Found, Standing};
+use super::counts::Numbers;
+use super::snapshots::{self, Doubts, Found, Standing};
 use super::whereabouts::{self, Told, Whereabouts};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text, count_text, fleet, metrics, receipts};
+use super::{Event, Events, Report, bytes_text, count_text, fleet, guard, metrics, mirror, receipts, sweeping};
 use crate::error::{Error, Kind, Result};
+use crate::host::catalog::Catalog;
 use crate::host::replace::replace_file;
 use crate::host::world::World;
 use crate::model::chain::Link;
+use crate::model::commit::Commit;
 use crate::model::path::printable;
 use crate::model::store_key::{Archive, SnapshotId};
 use crate::model::watch::Status as Limits;
@@ -89,6 +92,8 @@ pub struct Row {
     pub verified: bool,
     /// The newest snapshot that can be restored.
     pub snapshot: Option<Newest>,
+    /// The newest that nobody doubts, where the newest is suspicious.
+    pub good: Option<Newest>,
     /// The newest secrets bundle.
     pub bundle: Option<Newest>,
     /// The newest drill that passed.
@@ -107,10 +112,16 @@ pub struct Row {
     pub incomplete: u64,
     /// RFC 3339: when the next life ends.
     pub next_expiry: Option<String>,
+    /// How the mirrors of this host stand, as its last backup left them.
+    pub mirrors: Vec<mirror::Standing>,
     /// Why it is too old, in sentences.
     pub late: Vec<String>,
     /// Signs that somebody tampered with the store.
     pub damage: Vec<String>,
+    /// Of this host's own series: in how many places of the state values of secrets were seen since the last full.
+    pub leaks: Option<u64>,
+    /// Of this host's own series: what its agents had when the last snapshot was made, by archive path of the home.
+    pub agents: Numbers,
 }
 
 /// All that was looked at.
@@ -139,7 +150,11 @@ impl Report for Done {
         let lines = |row: &Row| {
             let damage = row.damage.iter().map(|d| format!("damage: {}: {d}", row.series));
             let late = row.late.iter().map(|l| format!("too old: {}: {l}", row.series));
-            damage.chain(late).collect::<Vec<_>>()
+            let suspicious = row.is_suspicious().then(|| {
+                let remedy = "`lifeboat backup` on that machine says why, and `lifeboat accept` there that all is as it should be";
+                format!("suspicious: {}: the newest snapshot is marked; {remedy}", row.series)
+            });
+            damage.chain(suspicious).chain(late).collect::<Vec<_>>()
         };
         self.series.iter().flat_map(lines).collect()
     }
@@ -148,15 +163,27 @@ impl Report for Done {
         if self.series.iter().any(|row| !row.damage.is_empty()) {
             return Some(Kind::Damaged);
         }
+        if self.series.iter().any(Row::is_suspicious) {
+            return Some(Kind::Suspicious);
+        }
         self.series.iter().any(|row| !row.late.is_empty()).then_some(Kind::TooOld)
     }
 }
 
 impl Row {
+    fn is_suspicious(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|n| n.suspicious)
+    }
+
     fn text(&self, done: &Done) -> String {
         let mut out = format!("series {} on {}\n", self.series, done.store);
         let mut line = |name: &str, text: String| out.push_str(&format!("  {name:<15}  {text}\n"));
-        for (name, newest) in [("newest snapshot", &self.snapshot), ("newest bundle", &self.bundle)] {
+        let shown =
+            [("newest snapshot", &self.snapshot), ("newest good one", &self.good), ("newest bundle", &self.bundle)];
+        for (name, newest) in shown {
+            if name == "newest good one" && !self.is_suspicious() {
+                continue;
+            }
             let Some(n) = newest else {
                 line(name, "none".to_owned());
                 continue;
@@ -183,8 +210,27 @@ impl Row {
         line("stored", format!("{}, {}", counts.join(", "), bytes_text(self.stored)));
         let (week, before) = (bytes_text(self.stored_week), bytes_text(self.stored_week_before));
         line("trend", format!("{week} in the last 7 days, {before} in the 7 before"));
+        for mirror in &self.mirrors {
+            line("mirror", mirror.text());
+        }
         if let Some(at) = &self.next_expiry {
             line("next expiry", at.clone());
+        }
+        for (home, numbers) in &self.agents {
+            let numbers: Vec<String> = numbers.iter().map(|(what, n)| format!("{n} {what}")).collect();
+            line("agent", format!("{home}: {}", numbers.join(", ")));
+        }
+        if let Some(places) = self.leaks {
+            line(
+                "sweep",
+                match places {
+                    0 => "no value of a secret seen in the state".to_owned(),
+                    n => format!(
+                        "values of secrets in {} of the state (`lifeboat secrets leaks`)",
+                        count_text(n, "place")
+                    ),
+                },
+            );
         }
         if self.incomplete > 0 {
             line("incomplete runs", self.incomplete.to_string());
@@ -208,6 +254,12 @@ impl Row {
         let (snapshot, drill) = (self.snapshot.as_ref().map(|n| n.unix), self.drill.as_ref().map(|d| d.unix));
         judge("snapshot", snapshot, limits.snapshot_hours, "see why `lifeboat backup` does not run");
         judge("drill that passed", drill, limits.drill_hours, "run `lifeboat drill`");
+        for mirror in &self.mirrors {
+            let since = mirror
+                .behind_since_unix
+                .filter(|since| limits.snapshot_hours.is_some_and(|hours| now - since > i64::from(hours) * HOUR));
+            self.late.extend(since.and_then(|_| mirror.problem()));
+        }
     }
 
     /// Counts one archive that has a commit.
@@ -254,7 +306,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let place = whereabouts::find(world, told)?;
     let limits = place.configured.as_ref().map(|c| c.config.status).unwrap_or_default();
     let now = world.now();
-    let mut series = if args.all { fleet::look(&place.store, now)? } else { vec![one(&place, now, events)?] };
+    let mut series = if args.all { fleet::look(&place.store, now)? } else { vec![one(world, &place, events)?] };
     for row in &mut series {
         row.judge(&limits, now);
     }
@@ -265,7 +317,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     Ok(done)
 }
 
-fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
+fn one(world: &World, place: &Whereabouts, events: &mut Events<'_>) -> Result<Row> {
+    let now = world.now();
     let series = place.series()?;
     let key = place.key().map_err(|e| {
         let hint = e.advice().unwrap_or_default().to_owned();
@@ -273,6 +326,8 @@ fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
     })?;
     let found = snapshots::load(&place.store, series, Some(key))?;
     let mut row = Row { series: series.to_owned(), verified: true, ..Row::default() };
+    let own = place.configured.as_ref().map(|c| &c.config).filter(|c| c.name == series);
+    row.mirrors = own.map(|config| mirror::standings(world, config)).unwrap_or_default();
     for one in &found {
         match &one.standing {
             Standing::Verified(commit) => {
@@ -291,9 +346,14 @@ fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
             Standing::Incomplete => row.incomplete += 1,
         }
     }
+    row.damage.extend(place.refused_keys.iter().cloned());
     row.damage.extend(snapshots::hidden(&found, now));
-    row.snapshot = newest(&found, Archive::State, now, events);
-    row.bundle = newest(&found, Archive::Secrets, now, events);
+    let doubts = Doubts::of(&found);
+    row.snapshot = newest(&found, Archive::State, now, &|_| true, events);
+    if row.is_suspicious() {
+        row.good = newest(&found, Archive::State, now, &|commit| !doubts.about(commit), events);
+    }
+    row.bundle = newest(&found, Archive::Secrets, now, &|_| true, events);
     row.drill = receipts::newest(&place.store, series, key, now, true, events)?.map(|r| Drilled {
         id: r.drill.to_string(),
         snapshot: r.snapshot.0.to_string(),
@@ -303,15 +363,33 @@ fn one(place: &Whereabouts, now: i64, events: &mut Events<'_>) -> Result<Row> {
         age: Some(r.age_seconds),
         bytes: Some(r.bytes),
     });
+    own_catalog(place, series, world, &mut row)?;
     let lives = found.iter().filter(|f| !f.place.is_pinned()).filter_map(|f| Some(Link::of(f.verified()?).ends()));
     row.next_expiry = lives.filter(|at| *at > now).min().map(clock_text);
     Ok(row)
 }
 
-/// The newest by its signed number whose chain is whole and whose time can be believed.
-fn newest(found: &[Found], archive: Archive, now: i64, events: &mut Events<'_>) -> Option<Newest> {
-    let accepted: Vec<&SnapshotId> = found.iter().filter_map(Found::verified).flat_map(|c| &c.accept).collect();
-    let mut all: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive && f.verified().is_some()).collect();
+/// What only this host knows of its own series.
+fn own_catalog(place: &Whereabouts, series: &str, world: &World, row: &mut Row) -> Result<()> {
+    let own = place.configured.as_ref().is_some_and(|c| c.config.name == series);
+    if let Some(catalog) = own.then(|| Catalog::existing(&world.state_dir(series))).flatten() {
+        row.leaks = Some(sweeping::places(&catalog)?);
+        row.agents = guard::numbers(&catalog)?;
+    }
+    Ok(())
+}
+
+/// The newest of those `asked` for, by its signed number, whose chain is whole and whose time can be believed.
+fn newest(
+    found: &[Found],
+    archive: Archive,
+    now: i64,
+    asked: &dyn Fn(&Commit) -> bool,
+    events: &mut Events<'_>,
+) -> Option<Newest> {
+    let doubts = Doubts::of(found);
+    let mut all: Vec<&Found> =
+        found.iter().filter(|f| f.place.archive == archive && f.verified().is_some_and(asked)).collect();
     all.retain(|f| !is_ahead(&f.place.id, now));
     all.sort_by_key(|f| (f.verified().map(|c| c.seq), f.damage().is_none()));
     for one in all.into_iter().rev() {
@@ -327,7 +405,7 @@ fn newest(found: &[Found], archive: Archive, now: i64, events: &mut Events<'_>) 
                     stored: commit.stored_bytes(),
                     chain: (archive == Archive::State).then_some(chain.len()),
                     expires: ends.filter(|_| !one.place.is_pinned()).map(clock_text),
-                    suspicious: commit.suspicious.is_some_and(|n| n > 0) && !accepted.contains(&&commit.id),
+                    suspicious: doubts.about(commit),
                 });
             }
             (Some(damage), _) => damage,

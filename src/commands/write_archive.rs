@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::changes::{Changes, Places};
+use super::guard::Guard;
 use super::interrupted;
 use super::listing::{Listing, Unlisted};
 use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
 use super::remember::Seen;
 use super::session::{sha256, sign_commit};
-use super::{Event, Events};
+use super::{Event, Events, plugins};
 use crate::error::{At as _, Error, Result};
 use crate::host::catalog::{Catalog, Transaction};
 use crate::host::database::Checks;
@@ -33,6 +34,7 @@ use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
 use crate::stream::manifest_file::{self, Lines};
 use crate::stream::sign::SigningKey;
+use crate::stream::signers::Signers;
 
 /// The name and version of this program, as manifests record it.
 pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -47,6 +49,8 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// Who signs.
     pub key: &'a SigningKey,
+    /// Who signs which numbers of the series; the last of them is `key`.
+    pub signers: &'a Signers,
     /// What this host knows of itself.
     pub catalog: &'a Catalog,
     /// Where from.
@@ -81,6 +85,10 @@ pub struct Terms {
     pub bundle: Option<Reference>,
     /// Secrets: what is known of them.
     pub notes: Option<SecretNotes>,
+    /// State: how many reasons there are to doubt it.
+    pub suspicious: Option<u64>,
+    /// State: what it accepts.
+    pub accept: Vec<SnapshotId>,
 }
 
 /// What is known about the state besides the scan.
@@ -95,6 +103,8 @@ pub struct StateWork<'a> {
     pub transaction: Transaction<'a>,
     /// How databases are looked at.
     pub checks: Checks,
+    /// What knows what agents have.
+    pub guard: &'a Guard,
 }
 
 /// An archive that counts.
@@ -144,7 +154,7 @@ pub fn write<'a>(
         Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &run.config.name, &id) },
         None => Place::secrets(&run.config.name, &id),
     };
-    let recipients = recipients(run.config, terms.archive)?;
+    let recipients = recipients(run.world, run.config, terms.archive)?;
     let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
     let options = Options { uploads: run.store.uploads(), ..options(run.config, terms.archive, bytes) };
     let class = run.config.upload.class(terms.tier.as_deref()).map(str::to_owned);
@@ -207,6 +217,7 @@ pub fn write<'a>(
         policy: run.policy.clone(),
         tree: listing.digest.clone(),
         databases: outcome.databases.clone(),
+        agents: state.as_ref().map_or_else(Vec::new, |s| s.guard.counts(scan, s.places)),
         skipped: skipped(scan, terms.archive),
         secrets: terms.notes.take(),
         volumes,
@@ -245,8 +256,8 @@ fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) 
         parent: terms.parent.map(|parent| Reference { life: None, ..parent }),
         prev: terms.prev,
         bundle: terms.bundle,
-        suspicious: None,
-        accept: Vec::new(),
+        suspicious: terms.suspicious,
+        accept: terms.accept,
         objects,
     }
 }
@@ -263,10 +274,11 @@ fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
 
 /// The catalog learns what was seen.
 fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: StateWork<'_>, seq: u64) -> Result<()> {
-    let StateWork { places, changes, plan, transaction, .. } = state;
+    let StateWork { places, changes, plan, transaction, guard, .. } = state;
     let plan = plan.as_deref();
     let (contents, databases) = (outcome.contents.as_ref(), &outcome.database_entries);
     Seen { scan, places, changes, plan, contents, databases, seq }.remember(run.catalog)?;
+    guard.remember(run.catalog)?;
     if plan.is_none_or(|plan| plan.changed) {
         run.catalog.set_fact(LAST_CHANGE, &seq.to_string())?;
     }
@@ -343,12 +355,13 @@ fn options(config: &Config, archive: Archive, increment: Option<u64>) -> Options
 /// The recipients of an archive.
 ///
 /// # Errors
-/// When the configuration names one that cannot be used.
-pub fn recipients(config: &Config, archive: Archive) -> Result<Recipients> {
-    match archive {
-        Archive::State => Recipients::parse(&config.state.recipients),
-        Archive::Secrets => Recipients::parse(&config.secrets.recipients),
-    }
+/// When the configuration names one that cannot be used, or whose plugin is not installed.
+pub fn recipients(world: &World, config: &Config, archive: Archive) -> Result<Recipients> {
+    let texts = match archive {
+        Archive::State => &config.state.recipients,
+        Archive::Secrets => &config.secrets.recipients,
+    };
+    Recipients::parse(texts)?.with(&plugins::of(world))
 }
 
 /// RFC 3339 in UTC with whole seconds.

@@ -53,6 +53,8 @@ pub struct Known {
     pub past: Past,
     /// SHA-256 of its commit.
     pub sha256: [u8; 32],
+    /// How many reasons there were to doubt it; none once somebody accepted it.
+    pub doubts: u64,
 }
 
 impl Catalog {
@@ -225,7 +227,8 @@ impl Catalog {
                 whole: r.get(9)?,
                 suspicious: r.get(10)?,
             };
-            Ok(Known { past, sha256: unhex(&r.get::<_, String>(7)?).unwrap_or_default() })
+            let doubts = r.get::<_, i64>(10)?.cast_unsigned();
+            Ok(Known { past, sha256: unhex(&r.get::<_, String>(7)?).unwrap_or_default(), doubts })
         });
         rows.and_then(Iterator::collect).map_err(failed)
     }
@@ -266,11 +269,16 @@ impl Catalog {
         transaction.commit()
     }
 
-    /// Records a snapshot whose commit is on the store since `committed`, in Unix seconds.
+    /// Records a snapshot whose commit is on the store since `committed`, in Unix seconds. What it accepts is no longer
+    /// doubted.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub fn record(&self, commit: &Commit, sha256: &[u8; 32], committed: i64) -> Result<()> {
+        for id in &commit.accept {
+            let sql = "update snapshot set suspicious = 0 where archive = 'state' and id = ?";
+            self.0.execute(sql, [id.as_str()]).map_err(failed)?;
+        }
         self.0
             .execute(
                 "insert or replace into snapshot(archive, id, seq, tier, generation, life, parent, commit_sha256,
@@ -286,7 +294,7 @@ impl Catalog {
                     crate::model::manifest::hex(sha256),
                     committed,
                     signed(commit.stored_bytes())?,
-                    commit.suspicious.is_some(),
+                    signed(commit.suspicious.unwrap_or(0))?,
                 ],
             )
             .map_err(failed)?;

@@ -38,6 +38,8 @@ pub enum Fate {
     Unwanted,
     /// Something else is there, and stays.
     Left,
+    /// It is there under the name of what is paused.
+    Paused,
 }
 
 /// What a comparison goes by.
@@ -93,6 +95,15 @@ pub fn compare(tree: &Tree, layout: &Layout, look: &Look<'_>) -> Result<Vec<Fate
     }
     follow_files(tree, &mut out);
     Ok(out)
+}
+
+/// Compares one entry with what `layout` has at another `path` than its own.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_at(tree: &Tree, index: Index, layout: &Layout, look: &Look<'_>, path: &[u8]) -> Result<Fate, Errno> {
+    let root = at::open_root(Path::new("/"))?;
+    Target { root, layout, asked: look, ids: RefCell::default() }.look(tree, index, path)
 }
 
 /// The directories that wanted entries are in.

@@ -28,6 +28,7 @@ use crate::model::database::Facts;
 
 mod connect;
 mod facts;
+mod glance;
 mod holder;
 mod probe;
 mod recover;
@@ -36,7 +37,8 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-pub use holder::{Holder, holder};
+pub use glance::{Glance, glance};
+pub use holder::{Holder, holder, in_use};
 
 use connect::Index;
 use probe::{Plan, Probe};

@@ -149,3 +149,26 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
 }
+
+/// Sets an attribute of a symbolic link itself, which has no descriptor of its own: `path` lies below `dir`.
+///
+/// # Errors
+/// Those of the system; that it cannot be done on one without `/proc`.
+pub fn set_link_xattr(dir: impl AsFd, path: &[u8], name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    rustix::fs::lsetxattr(&below(dir, path)[..], name, value, XattrFlags::empty())
+}
+
+/// The attributes of a symbolic link below `dir`.
+///
+/// # Errors
+/// As [`set_link_xattr`].
+pub fn link_xattrs_at(dir: impl AsFd, path: &[u8]) -> Result<Vec<Xattr>, Errno> {
+    use std::os::unix::ffi::OsStrExt as _;
+    link_xattrs(Path::new(std::ffi::OsStr::from_bytes(&below(dir, path))))
+}
+
+/// A path that begins at an open directory.
+fn below(dir: impl AsFd, path: &[u8]) -> Vec<u8> {
+    use std::os::fd::AsRawFd as _;
+    [format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(), path].concat()
+}

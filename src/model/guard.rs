@@ -22,12 +22,25 @@ const ROWS_MIN: u64 = 20;
 const FILLED_BYTES_MIN: u64 = 32;
 /// How many files of roles must come anew and smaller at once to look like templates.
 const RESEEDED_MIN: usize = 2;
+/// Fewer bytes on a store than this say nothing about a home that is not known any more.
+const STORED_BYTES_MIN: u64 = 256 << 10;
+/// Tables with less than this share of all rows, in percent, are queues and settings: they come and go.
+const TABLE_PERCENT_MIN: u8 = 10;
 /// Days after which an unanswered mark is dropped: the good snapshots from before outlive that by weeks.
 pub const ANSWER_DAYS: i64 = 14;
+/// On how many later days there have to be marked snapshots before one is dropped: a clock that jumps answers nothing.
+const WITNESS_DAYS: u64 = 3;
 
 /// Extensions of what people and agents write, which nothing makes again.
 const DOCUMENTS: [&str; 12] =
     ["md", "markdown", "txt", "org", "rst", "adoc", "tex", "jsonl", "ipynb", "docx", "odt", "pdf"];
+
+/// The kind of document that a file is by its name, if it is one.
+pub fn document(name: &[u8]) -> Option<&'static str> {
+    let dot = name.iter().rposition(|b| *b == b'.')?;
+    let extension = &name[dot + 1..];
+    DOCUMENTS.into_iter().find(|kind| extension.eq_ignore_ascii_case(kind.as_bytes()))
+}
 
 /// How much of something may go, in percent; `None` asks nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +117,7 @@ pub struct Kept {
     pub bytes_before: u64,
     /// Bytes that it has; `None` if it is gone.
     pub bytes: Option<u64>,
-    /// Whether another file stands in its place: it was deleted and made again.
+    /// Whether something else stands in its place, as if it had been deleted and made again.
     pub reborn: bool,
 }
 
@@ -121,6 +134,28 @@ pub struct Database {
     pub rows: BTreeMap<String, (u64, u64)>,
 }
 
+/// Something that a preset counts, before and now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// What is counted, in the plural: `messages`.
+    pub what: String,
+    /// Whose.
+    pub of: String,
+    /// How many there were.
+    pub before: u64,
+    /// How many there are.
+    pub now: u64,
+}
+
+/// A home of which nothing is known but what its last good full takes on the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Bytes of that full, compressed.
+    pub stored: u64,
+    /// Bytes of files that there are.
+    pub bytes: u64,
+}
+
 /// What a run sees beside the last snapshot that nobody doubts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -132,6 +167,10 @@ pub struct Seen {
     pub kept: Vec<Kept>,
     /// Databases that were there before.
     pub databases: Vec<Database>,
+    /// What presets count.
+    pub counted: Vec<Counted>,
+    /// Where there is a snapshot, and nothing is known of what was in it.
+    pub unknown: Option<Unknown>,
 }
 
 /// What looks wrong.
@@ -170,6 +209,8 @@ pub fn judge(seen: &Seen, bounds: &Bounds) -> Vec<Suspicion> {
     out.extend(seen.kinds.iter().filter_map(|(name, kind)| documents(name, kind, bounds)));
     roles(&seen.kept, bounds, &mut out);
     out.extend(seen.databases.iter().filter_map(|database| shrunk(database, bounds)));
+    out.extend(seen.counted.iter().filter_map(|counted| fewer(counted, bounds)));
+    out.extend(seen.unknown.and_then(|unknown| smaller(unknown, bounds)));
     out
 }
 
@@ -275,6 +316,45 @@ fn shrunk(database: &Database, bounds: &Bounds) -> Option<Suspicion> {
     Some(suspicion(Kind::Shrunk, text))
 }
 
+/// What is few is no share of anything, but none at all where there were some is.
+fn fewer(counted: &Counted, bounds: &Bounds) -> Option<Suspicion> {
+    let Counted { what, of, before, now } = counted;
+    let lost = *before >= ROWS_MIN && reaches(before.saturating_sub(*now), *before, bounds.rows?);
+    let none = *before >= MEMORIES_MIN && *now == 0;
+    (lost || none).then(|| suspicion(Kind::Shrunk, format!("{of} has {now} {what} and had {before}")))
+}
+
+/// What is compressed is smaller than what it was made of: only a great loss shows like this.
+fn smaller(unknown: Unknown, bounds: &Bounds) -> Option<Suspicion> {
+    let Unknown { stored, bytes } = unknown;
+    let much = stored >= STORED_BYTES_MIN && reaches(stored.saturating_sub(bytes), stored, bounds.gone?);
+    much.then(|| {
+        let text = format!("all files together have {bytes} bytes, and the last good full takes {stored} on the store");
+        suspicion(Kind::Gone, text)
+    })
+}
+
+/// The rows of tables that say something about a database, before and now: those that hold a good part of all rows. Rows
+/// are largest rowids as well as counts, as long as both are the same. `kept` is false for what serves other tables.
+pub fn rows_of(
+    before: &BTreeMap<String, i64>,
+    now: &BTreeMap<String, i64>,
+    kept: impl Fn(&str) -> bool,
+) -> BTreeMap<String, (u64, u64)> {
+    let rows = |n: i64| u64::try_from(n).unwrap_or(0);
+    let tables: Vec<(&String, u64)> = before.iter().filter(|(t, _)| kept(t)).map(|(t, n)| (t, rows(*n))).collect();
+    let all = tables.iter().fold(0_u64, |sum, (_, n)| sum.saturating_add(*n));
+    let large = tables.into_iter().filter(|(_, n)| reaches(*n, all, TABLE_PERCENT_MIN));
+    large.map(|(table, n)| (table.clone(), (n, now.get(table).copied().map_or(0, rows)))).collect()
+}
+
+/// Whether a table is one of those in which SQLite's full-text search keeps an index: they are rebuilt at will.
+pub fn serves_search(table: &str) -> bool {
+    ["_data", "_idx", "_content", "_docsize", "_config", "_segments", "_segdir", "_stat"]
+        .iter()
+        .any(|end| table.ends_with(end))
+}
+
 /// A mark that nobody has answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
@@ -282,13 +362,16 @@ pub struct Pending {
     pub count: u64,
     /// When it was made, in Unix seconds.
     pub since: i64,
+    /// On how many later days marked snapshots were made.
+    pub days: u64,
 }
 
 /// What goes into the commit of a run at `now`, in Unix seconds: the number of reasons to doubt it, `None` for none. A
-/// mark that is pending stays on what comes after it, until it is accepted or [`ANSWER_DAYS`] went by, since a home that
-/// was wiped looks all right beside a home that was wiped.
+/// mark that is pending stays on what comes after it, until it is accepted or [`ANSWER_DAYS`] went by and three later days
+/// have marked snapshots, since a home that was wiped looks all right beside a home that was wiped.
 pub fn mark(found: usize, pending: Option<Pending>, now: i64) -> Option<u64> {
-    let open = pending.filter(|p| now.saturating_sub(p.since) < ANSWER_DAYS * 86_400);
+    let waits = |p: &Pending| now.saturating_sub(p.since) < ANSWER_DAYS * 86_400 || p.days < WITNESS_DAYS;
+    let open = pending.filter(waits);
     let count = (found as u64).max(open.map_or(0, |p| p.count));
     (count > 0).then_some(count)
 }

@@ -203,12 +203,55 @@ fn bounds_can_be_taken_away_and_little_says_nothing() {
 
 #[test]
 fn a_mark_stays_until_somebody_answers() {
-    let pending = Some(Pending { count: 3, since: 1000 });
+    let pending = Some(Pending { count: 3, since: 1000, days: 3 });
     assert_eq!((mark(0, None, 0), mark(2, None, 0)), (None, Some(2)));
     assert_eq!((mark(0, pending, 1000), mark(5, pending, 1000)), (Some(3), Some(5)));
     assert_eq!(mark(0, pending, 1000 + ANSWER_DAYS * 86_400 - 1), Some(3));
     assert_eq!(mark(0, pending, 1000 + ANSWER_DAYS * 86_400), None);
     assert_eq!(mark(0, pending, 0), Some(3), "a clock that went back answers nothing");
+    let jumped = Some(Pending { count: 3, since: 1000, days: 1 });
+    assert_eq!(mark(0, jumped, 1000 + 400 * 86_400), Some(3), "nor does one that went ahead");
+}
+
+#[test]
+fn what_presets_count_must_not_vanish() {
+    let judged = |before, now| {
+        let counted = vec![Counted { what: "jobs".into(), of: "~/.hermes".into(), before, now }];
+        judge(&Seen { counted, ..Seen::default() }, &Bounds::default())
+    };
+    for (before, now) in [(40, 20), (40, 0), (3, 0), (20, 10)] {
+        assert_eq!(judged(before, now)[0].kind, Kind::Shrunk, "{before} {now}");
+    }
+    for (before, now) in [(40, 21), (40, 400), (3, 1), (2, 0), (0, 0), (19, 1)] {
+        assert!(judged(before, now).is_empty(), "{before} {now}");
+    }
+}
+
+#[test]
+fn without_a_catalog_a_home_must_not_be_smaller_than_its_archive() {
+    let judged = |stored, bytes| {
+        let unknown = Some(Unknown { stored, bytes });
+        judge(&Seen { unknown, ..Seen::default() }, &Bounds::default())
+    };
+    assert_eq!(judged(10 << 20, 7 << 20)[0].kind, Kind::Gone);
+    assert!(judged(10 << 20, 8 << 20).is_empty() && judged(10 << 20, 90 << 20).is_empty());
+    assert!(judged(200 << 10, 0).is_empty(), "a small home says nothing");
+}
+
+#[test]
+fn small_tables_and_those_of_a_search_say_nothing() {
+    let before = [("messages", 4000), ("queue", 30), ("messages_fts_data", 90_000), ("sessions", 600)];
+    let before: BTreeMap<String, i64> = before.map(|(t, n)| (t.to_owned(), n)).into();
+    let now = BTreeMap::from([("messages".to_owned(), 4100), ("queue".to_owned(), 0)]);
+    let rows = rows_of(&before, &now, |table| !serves_search(table));
+    let want = [("messages", (4000, 4100)), ("sessions", (600, 0))].map(|(t, n)| (t.to_owned(), n));
+    assert_eq!(rows, want.into());
+}
+
+#[test]
+fn documents_are_known_by_their_names() {
+    assert_eq!((document(b"SOUL.md"), document(b"a.b.JSONL")), (Some("md"), Some("jsonl")));
+    assert_eq!((document(b"md"), document(b"x.rs"), document(b"x.")), (None, None, None));
 }
 
 /// Small numbers that depend on a seed alone.

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::counts::AgentCounts;
 use super::entry::{Delta, Entry, Kind, Owner, Time};
 use super::path;
 use super::secret_notes::SecretNotes;
@@ -50,6 +51,8 @@ pub struct Header {
     pub tree: String,
     #[serde(default)]
     pub databases: Vec<Database>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<AgentCounts>,
     #[serde(default)]
     pub skipped: Vec<Skipped>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

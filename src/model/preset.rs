@@ -55,19 +55,39 @@ pub struct Preset {
     /// What an agent cannot be itself without, for the guard.
     #[serde(rename = "role", default)]
     pub roles: Vec<RoleRule>,
+    /// What is counted whenever a snapshot is made, so that a drill and the next run have something to compare with.
+    #[serde(rename = "count", default)]
+    pub counts: Vec<Count>,
     /// What a drill proves.
     #[serde(rename = "drill", default)]
     pub drills: Vec<Drill>,
     /// What a person has to do after a restore, before the agent starts.
     #[serde(default)]
     pub after: Vec<After>,
+    /// What is left under another name by `restore --paused`, so that nothing starts by itself.
+    #[serde(rename = "pause", default)]
+    pub pauses: Vec<Pause>,
+}
+
+/// What the name of a piece ends in that a restore left paused.
+pub const PAUSED_SUFFIX: &str = ".paused";
+
+/// Files without which an agent, or a part of it, does not start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Patterns relative to the home and to each of `repeat_under`. Under the paused name a file has the same class.
+    pub paths: Vec<String>,
+    /// What does not start without them.
+    pub reason: String,
 }
 
 /// A step after a restore.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct After {
-    /// Paths below the home: the step is due when any of them was restored.
+    /// Patterns relative to the home and to each of `repeat_under`: the step is due when something at one of them, or
+    /// below, was restored.
     pub paths: Vec<String>,
     /// What kind of step it is.
     pub kind: AfterKind,
@@ -178,6 +198,47 @@ pub struct RoleRule {
     pub paths: Vec<String>,
 }
 
+/// Something that an agent has a number of, relative to the home and to each of `repeat_under`, added up. What is secret is
+/// not counted: the numbers stand in the state's manifest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Count {
+    /// What a query says.
+    Sqlite {
+        /// What is counted, in the plural.
+        name: String,
+        /// The database.
+        path: String,
+        /// A query that gives one number.
+        sql: String,
+    },
+    /// Files.
+    Files {
+        /// What is counted, in the plural.
+        name: String,
+        /// Patterns.
+        paths: Vec<String>,
+    },
+    /// Items of a list in a JSON file.
+    Json {
+        /// What is counted, in the plural.
+        name: String,
+        /// The file.
+        path: String,
+        /// Alternatives separated by `|`, each a top-level name, or `.` for the file itself.
+        at: String,
+    },
+}
+
+impl Count {
+    /// What is counted, in the plural.
+    pub fn name(&self) -> &str {
+        match self {
+            Count::Sqlite { name, .. } | Count::Files { name, .. } | Count::Json { name, .. } => name,
+        }
+    }
+}
+
 /// Databases of a preset.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,12 +286,8 @@ pub enum Drill {
         /// Top-level names that must be there.
         #[serde(default)]
         has: Vec<String>,
-        /// What is counted: alternatives separated by `|`, each a top-level name or `.` for the list itself.
-        count: Option<String>,
-        /// What the count must at least be.
-        min: Option<AtLeast>,
     },
-    /// A database that is sound, and a number in it.
+    /// A database that is sound, and a query that it answers.
     Sqlite {
         /// The root.
         root: Option<String>,
@@ -241,8 +298,6 @@ pub enum Drill {
         integrity: bool,
         /// A query that gives one number.
         sql: Option<String>,
-        /// What the number must at least be.
-        min: Option<AtLeast>,
     },
     /// Two queries with the same result.
     SqliteEqual {
@@ -296,8 +351,6 @@ pub enum Drill {
         /// Some line's field is one of these.
         #[serde(default)]
         any: Vec<String>,
-        /// What the number of files must at least be.
-        min: Option<AtLeast>,
     },
     /// Modes that are no wider than `max`.
     Mode {
@@ -320,14 +373,6 @@ pub enum Format {
     Toml,
     /// YAML.
     Yaml,
-}
-
-/// What a number is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AtLeast {
-    /// The same number, as it was taken from the source when the snapshot was made.
-    Source,
 }
 
 /// A root of a preset on this machine. Whether anything stands there is for the caller to see.
@@ -464,12 +509,28 @@ mod tests {
             assert!(!preset.after.is_empty(), "{name}");
             for after in &preset.after {
                 assert!(!after.paths.is_empty() && !after.step.is_empty(), "{name}");
-                assert!(after.paths.iter().all(|p| !p.contains('*')), "{name}: these are no globs");
             }
         }
+        assert!(find("hermes").unwrap().pauses.len() == 1 && find("openclaw").unwrap().pauses.len() == 1);
         assert_eq!(builtin().len(), FILES.len());
         assert_eq!(names(), "claude-code, codex, hermes, openclaw");
         assert!(text("hermes").is_some() && text("x").is_none() && find("x").is_none());
+    }
+
+    /// A key is no less a secret while it is paused.
+    #[test]
+    fn what_is_paused_has_the_class_it_had() {
+        use crate::model::class::{Rules, Scope};
+        for preset in builtin() {
+            let root = Path::new("/home/u/agent");
+            let scope = Scope { root: Some(root), preset: Some((preset, preset.home_id())), ..Scope::default() };
+            let rules = Rules::new(&scope).unwrap();
+            for path in preset.pauses.iter().flat_map(|p| &p.paths) {
+                assert!(!path.contains('*'), "{path}");
+                let class = |path: &str| rules.decide_path(path.as_bytes(), false).class;
+                assert_eq!(class(path), class(&format!("{path}{PAUSED_SUFFIX}")), "{}: {path}", preset.name);
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::calendar::{DAY_SECONDS, midnight};
 use super::chain::{Link, Links, chain};
+use super::guard::ANSWER_DAYS;
 use super::store_key::{Archive, SnapshotId};
 
 /// Days after which objects without a commit are those of a run that will never go on.
@@ -66,7 +67,7 @@ pub struct Plan {
 
 /// What may be removed: whole archives past their life that no retained chain needs, children first, and what
 /// interrupted runs left. Never the newest good chain and the newest good bundle, neither as they are nor as they were
-/// before this run.
+/// before this run, and no suspicious one that may still be answered.
 pub fn plan(q: &Question<'_>) -> Plan {
     let witnessed = if q.clock_is_right { q.now } else { witnessed(q.held, q.now) };
     let remove = select(q, witnessed);
@@ -98,7 +99,9 @@ fn needed<'a>(q: &'a Question<'_>, at: i64) -> HashSet<&'a SnapshotId> {
     let committed = || q.held.iter().filter(|h| h.archive == Archive::State && h.standing != Standing::Remains);
     let parents: HashMap<&SnapshotId, Option<&SnapshotId>> =
         committed().map(|h| (&h.link.id, h.link.parent.as_ref())).collect();
-    let retained = committed().filter(|h| h.pinned || h.link.ends() > at).map(|h| &h.link.id);
+    // Whoever is to say whether a suspicious one is as it should be wants to look at it.
+    let awaits = |h: &Held| h.suspicious && h.link.id.unix_seconds().saturating_add(ANSWER_DAYS * DAY_SECONDS) > at;
+    let retained = committed().filter(|h| h.pinned || h.link.ends() > at || awaits(h)).map(|h| &h.link.id);
     let mut out = HashSet::new();
     for id in retained.chain(newest_chains(q)) {
         // Damaged ones on the way count: what is beyond them may be all that is left.

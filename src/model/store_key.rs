@@ -35,6 +35,8 @@ pub const MANIFEST: &str = "manifest.jsonl.zst.age";
 pub const COMMIT: &str = "commit";
 /// The name of the signature's object within its snapshot.
 pub const SIGNATURE: &str = "commit.minisig";
+/// The name of the object that says of a pinned copy that it was asked for, and is not only what another one leans on.
+pub const PIN: &str = "pin";
 /// The tier word below which pinned chains stand.
 pub const PINNED: &str = "pinned";
 /// The top-level prefix of pinned secrets bundles.
@@ -50,9 +52,22 @@ pub fn is_volume_name(name: &str) -> bool {
     name.strip_suffix(".tar.zst.age").is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// The key of the first verification key of a series.
+/// The key of verification key number `n` of a series, from 1 on. Its signature has `.minisig` behind that.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
+}
+
+/// Whether `name` is that of a verification key or of its signature in the directory of a series: `000001.pub`.
+pub fn is_public_key_name(name: &str) -> bool {
+    let stem = name.strip_suffix(".minisig").unwrap_or(name).strip_suffix(".pub");
+    stem.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The number of a verification key of a series, if `key` is what [`public_key`] makes.
+pub fn public_key_number(series: &str, key: &str) -> Option<u32> {
+    let name = key.strip_prefix("keys/")?.strip_prefix(series)?.strip_prefix('/')?.strip_suffix(".pub")?;
+    let digits = name.len() == 6 && name.bytes().all(|b| b.is_ascii_digit());
+    name.parse().ok().filter(|n| digits && *n > 0)
 }
 
 /// Checks a series (or tier) name: `[a-z0-9][a-z0-9._-]{0,63}`.
@@ -176,7 +191,8 @@ impl Place {
             [SECRETS_PINNED, series, dir, name] => (Archive::Secrets, Some(PINNED), series, dir, name),
             _ => return None,
         };
-        let known = is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE);
+        let pin = name == PIN && archive == Archive::State && tier == Some(PINNED);
+        let known = is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE) || pin;
         if !known || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
             return None;
         }
@@ -212,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn names_of_verification_keys() {
+        for name in ["000001.pub", "000012.pub.minisig"] {
+            assert!(is_public_key_name(name), "{name}");
+        }
+        for name in ["1.pub", "000001", "00000a.pub", "000001.pub.minisig.minisig", ".pub", "éééa.pub"] {
+            assert!(!is_public_key_name(name), "{name}");
+        }
+    }
+
+    #[test]
     fn keys_parse_back() {
         let id = SnapshotId::new(0, 1);
         let full = Place::state("monthly", "vm1", &id);
@@ -224,6 +250,10 @@ mod tests {
             assert_eq!(Place::parse(&place.object("commit#1")), None);
         }
         assert_eq!(Place::parse("state/monthly/vm1/20261121T201500Z-3f9c02de"), None);
+        // Only a pinned chain has a mark.
+        assert!(Place::parse("state/pinned/vm1/20261121T201500Z-3f9c02de/pin").is_some());
+        assert_eq!(Place::parse("state/monthly/vm1/20261121T201500Z-3f9c02de/pin"), None);
+        assert_eq!(Place::parse("secrets-pinned/vm1/20261121T201500Z-3f9c02de/pin"), None);
         assert_eq!(Place::parse("state/monthly/VM1/20261121T201500Z-3f9c02de/commit"), None);
     }
 }

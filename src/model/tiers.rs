@@ -147,6 +147,8 @@ fn first_of_catalog(q: &Question<'_>, finest: usize) -> Answer {
             finest,
             "the state directory is not persistent: another catalog wrote a full within a day, and this one is new",
         )
+    } else if q.suspicious {
+        (finest, "suspicious, and the catalog is new, so a full begins its generation")
     } else {
         (0, "the catalog is new, so a full begins its generation")
     };

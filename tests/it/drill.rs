@@ -97,6 +97,44 @@ fn what_is_not_as_it_should_be_is_named_but_for_secrets() {
 }
 
 #[test]
+fn what_an_agent_had_is_counted_again() {
+    let machine = crate::guard::machine();
+    machine.write(".hermes/config.yaml", "model: x\ntools: [a, b]\n");
+    machine.write(".hermes/profiles/work/memories/own.md", "remember this, too");
+    machine.backup();
+    let done = passed(&machine);
+    assert!(done.passed, "{:?}", done.findings);
+    let counts = &done.agents[0].counts;
+    let want = [("jobs", 5), ("memories", 7), ("messages", 400), ("sessions", 60), ("skills", 1)];
+    assert_eq!(counts, &want.map(|(what, n)| (what.to_owned(), n)).into());
+    assert_eq!(count(&done, "count"), (5, 0));
+    assert!(count(&done, "parse").0 >= 2 && done.text().contains("400 messages"), "{}", done.text());
+    // They are kept for a look without an identity, and so is what the sweep saw.
+    let status = status::run(&machine.world, &status::Args::default(), &mut |_| {}).unwrap();
+    assert_eq!(status.series[0].agents.values().collect::<Vec<_>>(), [counts]);
+    assert!(
+        status.text().contains("7 memories") && status.text().contains("no value of a secret"),
+        "{}",
+        status.text()
+    );
+    machine.write(".hermes/.env", "SERVICE_PASSWORD=quiet-Horse.staple_77\n");
+    machine.write(".hermes/memories/leak.md", "the password is quiet-Horse.staple_77 as ever");
+    machine.backup();
+    let status = status::run(&machine.world, &status::Args::default(), &mut |_| {}).unwrap();
+    assert_eq!((status.series[0].leaks, status.text().contains("in 1 place of the state")), (Some(1), true));
+
+    machine.write(".hermes/config.yaml", "model: [x\ntools: y\n");
+    machine.backup();
+    let done = passed(&machine);
+    // Settings with keys among them are in the bundle, which nobody names.
+    assert!(
+        !done.passed && done.findings[0].contains("a file of the secrets bundle: it is no YAML"),
+        "{:?}",
+        done.findings
+    );
+}
+
+#[test]
 fn a_damaged_store_fails_the_drill_with_a_receipt() {
     let machine = machine();
     machine.backup();

@@ -13,11 +13,13 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::host::database::rehearse::Rehearsal;
 use crate::model::config::expand_home;
+use crate::model::counts::{AgentCounts, json_items};
 use crate::model::database::Facts;
 use crate::model::layout::Layout;
 use crate::model::manifest::Source;
 use crate::model::path::printable;
-use crate::model::preset::{self, Drill, Format, Preset};
+use crate::model::preset::{self, Count, Drill, Format, Preset};
+use crate::model::syntax;
 
 /// The largest file that is parsed as a whole, in bytes.
 const PARSED_BYTES_MAX: u64 = 256 << 20;
@@ -147,6 +149,49 @@ pub(super) fn modes(home: &Home, tally: &mut Tally) {
     }
 }
 
+/// Counts again what was counted when the snapshot was made: there may not be fewer. What stands in the secrets was not
+/// counted then and may be more now.
+pub(super) fn counts_of(home: &Home, recorded: &[AgentCounts], tally: &mut Tally) {
+    for agent in recorded {
+        let Some(preset) = preset::find(&agent.preset) else { continue };
+        let disk = home.disk(&agent.path.bytes());
+        let bases = bases(&disk, preset);
+        for (name, was) in &agent.counts {
+            let Some(count) = preset.counts.iter().find(|count| count.name() == name) else { continue };
+            let result = match counted(&bases, count) {
+                Some(now) if now >= *was => Ok(()),
+                Some(now) => Err(format!("{}: {now} {name}, and there were {was}", home.name(&disk))),
+                None => Err(format!("{}: its {name} cannot be counted, and there were {was}", home.name(&disk))),
+            };
+            tally.record("count", result);
+        }
+    }
+}
+
+/// A home, and those in it that the same rules are about.
+fn bases(home: &Path, preset: &Preset) -> Vec<PathBuf> {
+    let repeated = preset.repeat_under.iter().flat_map(|pattern| matching(home, pattern)).filter(|p| p.is_dir());
+    std::iter::once(home.to_owned()).chain(repeated).collect()
+}
+
+fn counted(bases: &[PathBuf], count: &Count) -> Option<u64> {
+    let files = |pattern: &str| bases.iter().flat_map(|base| matching(base, pattern)).collect::<Vec<_>>();
+    match count {
+        Count::Sqlite { path, sql, .. } => {
+            let number = |file: &PathBuf| u64::try_from(Rehearsal::open(file).ok()?.number(sql).ok()?).ok();
+            files(path).iter().map(number).sum()
+        }
+        Count::Json { path, at, .. } => {
+            let number = |file: &PathBuf| json_items(&std::fs::read(file).ok()?, at);
+            files(path).iter().map(number).sum()
+        }
+        Count::Files { paths, .. } => {
+            let all: HashSet<PathBuf> = paths.iter().flat_map(|pattern| files(pattern)).collect();
+            Some(all.iter().filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_file())).count() as u64)
+        }
+    }
+}
+
 /// Runs what the presets of the sources know.
 pub(super) fn presets(home: &Home, tally: &mut Tally) {
     let mut seen: HashSet<(String, PathBuf)> = HashSet::new();
@@ -157,11 +202,7 @@ pub(super) fn presets(home: &Home, tally: &mut Tally) {
         if !seen.insert((format!("{} {root}", preset.name), disk.clone())) {
             continue;
         }
-        let mut bases = vec![disk.clone()];
-        if root == preset.home_id() {
-            bases
-                .extend(preset.repeat_under.iter().flat_map(|pattern| matching(&disk, pattern)).filter(|p| p.is_dir()));
-        }
+        let bases = if root == preset.home_id() { bases(&disk, preset) } else { vec![disk.clone()] };
         for base in &bases {
             for drill in preset.drills.iter().filter(|d| root_of(d).unwrap_or(preset.home_id()) == root) {
                 one(home, base, drill, tally);
@@ -296,33 +337,13 @@ fn non_empty(path: &Path) -> Result<(), String> {
     if empty { Err("it is empty".to_owned()) } else { Ok(()) }
 }
 
-/// Parses a file. Of JSON with comments and of YAML only that it is text is checked: there is no reader for them here.
+/// Parses a file.
 fn parse(path: &Path, format: Format, has: &[String]) -> Result<(), String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     file.take(PARSED_BYTES_MAX).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned())?;
-    if text.trim().is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    // The parser's own words may repeat what stands in the file, which may be a secret: only the line is told.
-    let names: Option<Vec<String>> = match format {
-        Format::Json => {
-            let value: serde_json::Value =
-                serde_json::from_str(text).map_err(|e| format!("it is no JSON from line {} on", e.line()))?;
-            value.as_object().map(|object| object.keys().cloned().collect())
-        }
-        Format::Toml => {
-            let table: toml::Table = toml::from_str(text).map_err(|e| {
-                let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count());
-                format!("it is no TOML near line {line}")
-            })?;
-            Some(table.keys().cloned().collect())
-        }
-        Format::Json5 | Format::Yaml => {
-            return if text.contains('\0') { Err("it has NUL bytes, which no text has".to_owned()) } else { Ok(()) };
-        }
-    };
+    let names = syntax::names(text, format)?;
     match has.iter().find(|name| !names.iter().flatten().any(|n| n == *name)) {
         Some(name) => Err(format!("`{name}` is not in it")),
         None => Ok(()),
@@ -417,23 +438,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_is_told_without_its_content() {
+    fn a_file_parses_and_has_what_it_needs() {
         let check = |text: &str, format, has: &[&str]| {
             parse(file(text).path(), format, &has.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>())
         };
         check("{\"a\": 1}", Format::Json, &["a"]).unwrap();
-        check("a = 1", Format::Toml, &["a"]).unwrap();
-        check("a: 1", Format::Yaml, &[]).unwrap();
-        for (text, format) in [
-            ("{\"key\": fake-3333", Format::Json),
-            ("key = fake-3333", Format::Toml),
-            ("", Format::Json),
-            (" \n", Format::Yaml),
-            ("a: \0", Format::Json5),
-        ] {
-            let why = check(text, format, &[]).unwrap_err();
-            assert!(!why.contains("3333"), "{why}");
-        }
+        check("a: 1", Format::Yaml, &["a"]).unwrap();
+        assert!(check("a: [", Format::Yaml, &[]).is_err());
         assert_eq!(check("{}", Format::Json, &["providers"]).unwrap_err(), "`providers` is not in it");
     }
 
@@ -450,6 +461,34 @@ mod tests {
         compare(&facts(3, 9), &facts(4, 10)).unwrap();
         assert!(compare(&facts(3, 9), &facts(2, 9)).unwrap_err().contains("has 2 rows, and had 3"));
         assert!(compare(&facts(3, 9), &facts(3, 8)).unwrap_err().contains("largest rowid"));
+    }
+
+    #[test]
+    fn there_may_not_be_fewer_than_were_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["memories/a.md", "memories/b.md", "profiles/work/memories/c.md", "cron/jobs.json"] {
+            let file = dir.path().join("home/.hermes").join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "{\"jobs\": [1, 2]}").unwrap();
+        }
+        let home = Home {
+            layout: Layout::target(dir.path().as_os_str().as_bytes()),
+            source_home: "/home/u".to_owned(),
+            secrets: HashSet::new(),
+            sources: Vec::new(),
+        };
+        let check = |name: &str, was: u64| {
+            let counts = BTreeMap::from([(name.to_owned(), was)]);
+            let path = crate::model::manifest::PathName::new(b"home/.hermes");
+            let mut tally = Tally::default();
+            counts_of(&home, &[AgentCounts { path, preset: "hermes".to_owned(), counts }], &mut tally);
+            (tally.counts["count"], tally.findings)
+        };
+        assert_eq!(check("memories", 3), ((1, 0), Vec::new()));
+        assert_eq!(check("memories", 4), ((1, 1), vec!["home/.hermes: 3 memories, and there were 4".to_owned()]));
+        assert_eq!((check("jobs", 2).0, check("jobs", 3).0), ((1, 0), (1, 1)));
+        // A database that is not there has nothing in it.
+        assert_eq!((check("messages", 0).0, check("messages", 1).0), ((1, 0), (1, 1)));
     }
 
     #[test]

@@ -20,10 +20,12 @@ use crate::error::{Error, Kind, Result};
 use crate::host::scratch::Scratch;
 use crate::host::store::Store;
 use crate::host::world::World;
+use crate::model::counts::AgentCounts;
 use crate::model::database::Facts;
 use crate::model::kit::Which;
 use crate::model::layout::Layout;
 use crate::model::manifest::Header;
+use crate::model::path::printable;
 use crate::model::receipt::{Check, Receipt};
 use crate::model::store_key::{Archive, SnapshotId};
 use crate::stream::age_keys::Identities;
@@ -82,6 +84,8 @@ pub struct Done {
     pub bytes: u64,
     /// Bytes of the archives on the store.
     pub stored: u64,
+    /// What the agents had when the snapshot was made, by archive path of the home.
+    pub agents: Vec<AgentCounts>,
     /// What was checked.
     pub checks: Vec<Checked>,
     /// What is not as it should be.
@@ -107,6 +111,10 @@ impl Report for Done {
             "restored {entries}, {bytes} in {:.1} s, from {stored} on {}\n",
             self.seconds, self.store
         ));
+        for agent in &self.agents {
+            let counts: Vec<String> = agent.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
+            out.push_str(&format!("  {} had {}\n", printable(&agent.path.bytes()), counts.join(", ")));
+        }
         for check in &self.checks {
             let failed = if check.failed > 0 { format!(", {} FAILED", check.failed) } else { String::new() };
             out.push_str(&format!("  {:<10} {}{failed}\n", check.name, count_text(check.done, "check")));
@@ -168,7 +176,14 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         }
         Err(e) => return Err(e),
     };
-    let mut tally = look(world, args, &place, &found, &chosen, scratch.path(), events)?;
+    if !restored.paused.is_empty() {
+        // A count, since a log is no place for names of secrets.
+        let n = count_text(restored.paused.len() as u64, "piece");
+        events(Event::Note(format!(
+            "{n} paused in the snapshot: what is restored from it starts nothing before that is put back"
+        )));
+    }
+    let (mut tally, agents) = look(world, args, &place, &found, &chosen, scratch.path(), events)?;
     // Content and tree digest of each were compared, or nothing would be there.
     tally.passed("hash", restored.restored);
     scratch.remove()?;
@@ -192,6 +207,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         entries: receipt.entries,
         bytes: receipt.bytes,
         stored: receipt.stored,
+        agents,
         checks: receipt
             .checks
             .iter()
@@ -269,7 +285,7 @@ impl<'a> Chosen<'a> {
 /// The key that signs the receipt: the kit's, else this host's own.
 fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<SigningKey>> {
     use secrecy::ExposeSecret as _;
-    let public = place.key()?.to_base64();
+    let public = place.key()?.current();
     let mut keys = Vec::new();
     if let Some(file) = &args.identity {
         let config = place.configured.as_ref().map(|c| &c.config);
@@ -279,7 +295,7 @@ fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<Sign
         }
     }
     keys.extend(place.configured.as_ref().and_then(|c| signing_key(world, &c.file).ok()));
-    Ok(keys.into_iter().find(|key| key.public().to_base64() == public))
+    Ok(keys.into_iter().find(|key| key.public() == *public))
 }
 
 fn receipt(
@@ -324,7 +340,7 @@ fn look(
     chosen: &Chosen<'_>,
     target: &Path,
     events: &mut Events<'_>,
-) -> Result<Tally> {
+) -> Result<(Tally, Vec<AgentCounts>)> {
     let config = place.configured.as_ref().map(|c| &c.config);
     let wanted = if args.no_secrets { &[Which::State][..] } else { &[Which::State, Which::Secrets] };
     let mut keys = Keys::find(world, args.identity.as_deref(), config, wanted)?;
@@ -347,8 +363,9 @@ fn look(
     world.check_stop()?;
     checks::modes(&home, &mut tally);
     checks::presets(&home, &mut tally);
+    checks::counts_of(&home, &newest.agents, &mut tally);
     world.check_stop()?;
-    Ok(tally)
+    Ok((tally, newest.agents))
 }
 
 /// The newest header of a chain; what its archives say about databases, newest last.

@@ -100,6 +100,11 @@ impl Probe {
         Ok(None)
     }
 
+    /// The same for a look that reads little: nothing is read ahead.
+    pub(super) fn keep_if_wal(&mut self) -> Option<File> {
+        self.file.take().filter(|_| is_wal(&self.header))
+    }
+
     /// The open file.
     pub(super) fn file(&self) -> Result<&File, Stop> {
         self.file.as_ref().ok_or_else(|| Stop::Again("it was closed".to_owned()))

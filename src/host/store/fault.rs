@@ -250,6 +250,7 @@ fn by_code(seen: &Seen) -> Option<Class> {
         | "InsufficientAccountQuota"
         | "XMinioStorageFull"
         | "XAmzContentQuotaExceeded" => Class::Full,
+        "BlobImmutableDueToPolicy" => Class::Refused,
         "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" | "RestoreAlreadyInProgress" => Class::Archived,
         "BlobAlreadyExists" | "PreconditionFailed" | "UnauthorizedBlobOverwrite" => Class::Exists,
         // Google names the right that is lacking: that to overwrite is wanted only for what is there.

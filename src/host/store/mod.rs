@@ -461,7 +461,15 @@ impl Store {
         match self.run(|| self.shared.inner.delete(&location), || ()) {
             Ok(()) => Ok(()),
             Err(e) if e.class() == Class::Missing => Ok(()),
-            Err(e) => Err(self.failure("delete", key, e)),
+            Err(mut e) => {
+                // Google names the same right for a put that would overwrite; here it is simply lacking.
+                if let Failed::Far(fault) = &mut e
+                    && fault.class == Class::Exists
+                {
+                    fault.class = Class::Refused;
+                }
+                Err(self.failure("delete", key, e))
+            }
         }
     }
 
