@@ -4,9 +4,15 @@ use super::entry::{Entry, Kind};
 use super::manifest::hex;
 use super::record::XattrDigest;
 
+/// How much waits to be hashed at once, in bytes: many chunks together are hashed faster than one after the other.
+const PENDING_BYTES: usize = 64 << 10;
+
 /// Takes entries in ascending bytewise order of path.
 #[derive(Default)]
-pub struct TreeDigest(blake3::Hasher);
+pub struct TreeDigest {
+    hasher: blake3::Hasher,
+    pending: Vec<u8>,
+}
 
 impl TreeDigest {
     /// A digest of nothing yet.
@@ -18,8 +24,8 @@ impl TreeDigest {
     /// are the digests of its attributes.
     pub fn add(&mut self, path: &[u8], entry: &Entry, linked: &Entry, xattrs: &[XattrDigest]) {
         let mut field = |bytes: &[u8]| {
-            self.0.update(bytes);
-            self.0.update(&[0]);
+            self.pending.extend_from_slice(bytes);
+            self.pending.push(0);
         };
         field(path);
         field(entry.kind.word().as_bytes());
@@ -45,10 +51,15 @@ impl TreeDigest {
             }
         }
         field(b"");
+        if self.pending.len() >= PENDING_BYTES {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
     }
 
     /// The digest in hex.
-    pub fn finish(self) -> String {
-        self.0.finalize().to_hex().to_string()
+    pub fn finish(mut self) -> String {
+        self.hasher.update(&self.pending);
+        self.hasher.finalize().to_hex().to_string()
     }
 }

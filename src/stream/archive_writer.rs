@@ -28,8 +28,9 @@ use crate::model::entry::Entry;
 use crate::model::manifest::{Frame, VolumePlace};
 use crate::model::store_key::volume_name;
 
-/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well.
-pub const PIECE_BYTES: usize = 4 << 20;
+/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well. A file among texts then
+/// costs less than a mebibyte to read.
+pub const PIECE_BYTES: usize = 3 << 20;
 /// A volume closes at the first frame boundary past this many bytes of plaintext.
 pub const VOLUME_BYTES: u64 = 16 << 20;
 /// Members up to this size, header included, are never cut.
