@@ -95,6 +95,9 @@ enum Command {
     /// Rehearse a restore, look at everything, and sign a receipt
     #[command(after_help = DRILL_HELP)]
     Drill(DrillArgs),
+    /// What `drill --sandbox` runs inside
+    #[command(hide = true)]
+    LookInside(LookInsideArgs),
     /// Whether snapshots and drills are young enough
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
@@ -218,6 +221,10 @@ Examples:
   lifeboat drill                                 where the identities are in the keyring
   lifeboat drill --identity /media/stick/lifeboat-key.txt
   lifeboat drill --random                        any snapshot that can be restored
+  lifeboat drill --sandbox                       look at it without network, and with nothing else in sight
+
+--sandbox is for Linux, with `unshare` of util-linux and, unless root runs it, user namespaces. Restoring is done outside: it
+needs the store. What is restored is looked at inside: databases, settings and transcripts were written by an agent.
 
 Exit codes: 0 done and passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
 4 damage found, or something is not as it should be, 10 store, snapshot or key missing, 11 another drill is under way,
@@ -584,6 +591,9 @@ struct DrillArgs {
     /// Leave secrets out
     #[arg(long)]
     no_secrets: bool,
+    /// Look at what was restored in a process that sees nothing else and has no network
+    #[arg(long)]
+    sandbox: bool,
     /// Recovery kit, or any file with the identities
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
@@ -593,6 +603,13 @@ struct DrillArgs {
     /// Series [default: the kit's, else the configured one]
     #[arg(long, value_name = "SERIES")]
     name: Option<String>,
+}
+
+#[derive(Args)]
+struct LookInsideArgs {
+    /// What was restored
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -762,10 +779,13 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         Command::Drill(a) => {
-            let DrillArgs { snapshot, random, no_secrets, identity, store, name } = a;
-            let args = drill::Args { snapshot, random, no_secrets, identity, store, name };
+            let DrillArgs { snapshot, random, no_secrets, sandbox, identity, store, name } = a;
+            let args = drill::Args { snapshot, random, no_secrets, sandbox, identity, store, name };
             let result = drill::run(world, &args, &mut |e| printer.event(e));
             output::finish(voice, &mut printer, result)
+        }
+        Command::LookInside(LookInsideArgs { dir }) => {
+            output::finish(voice, &mut printer, drill::inside::run(&dir, std::io::stdin().lock()))
         }
         Command::Status(a) => {
             let StatusArgs { all, metrics, identity, key, store, name } = a;

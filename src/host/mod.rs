@@ -15,6 +15,7 @@ pub mod place;
 pub mod private_file;
 pub mod prompt;
 pub mod replace;
+pub mod sandbox;
 pub mod scan;
 pub mod scratch;
 pub mod source;

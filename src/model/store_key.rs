@@ -50,6 +50,11 @@ pub fn is_volume_name(name: &str) -> bool {
     name.strip_suffix(".tar.zst.age").is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Whether an object of an archive may be called so.
+pub fn is_object_name(name: &str) -> bool {
+    is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE)
+}
+
 /// The key of the first verification key of a series.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
@@ -176,8 +181,7 @@ impl Place {
             [SECRETS_PINNED, series, dir, name] => (Archive::Secrets, Some(PINNED), series, dir, name),
             _ => return None,
         };
-        let known = is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE);
-        if !known || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
+        if !is_object_name(name) || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
             return None;
         }
         let (id, parent) = match dir.split_once(".on.") {
