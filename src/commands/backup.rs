@@ -264,7 +264,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             }
             e
         })?;
-        let seq = catalog.last_seq()?;
+        // What was committed counts, whatever becomes of the rest.
+        let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
         let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };

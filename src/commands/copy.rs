@@ -115,20 +115,35 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     events(Event::Phase("copying"));
     let mut series = Vec::new();
     for name in &names {
-        let (key, trusted) = match place.key.clone().filter(|_| place.series.as_ref() == Some(name)) {
-            Some(key) => (key, true),
-            None => (follow(&place.store, name, store_key(&place.store, name, events)?)?.signers, false),
+        let copied = match one(world, args, &place, &to, name, events) {
+            // Anybody who may add can make up a series; the others are not to suffer for it.
+            Err(e) if args.all && matches!(e.kind(), Kind::Usage | Kind::NotThere) => Copied::refused(name, &e),
+            copied => copied?,
         };
-        let way = Way { world, from: &place.store, to: &to, listable: true };
-        let tiers = tiers(&place, name);
-        let one = Series { way, name, key: &key, trusted, tiers: &tiers, dry_run: args.dry_run };
-        let copied = one.catch_up(&BTreeSet::new(), &mut |_| Ok(()), events)?;
         for skipped in copied.skipped.iter().filter(|s| s.why == Why::Expired) {
             events(Event::Detail(format!("not copied: {}: {}", skipped.place, skipped.text)));
         }
         series.push(copied);
     }
     Ok(Done { store: place.store.name(), to: to.name(), dry_run: args.dry_run, series })
+}
+
+fn one(
+    world: &World,
+    args: &Args,
+    place: &Whereabouts,
+    to: &Store,
+    name: &str,
+    events: &mut Events<'_>,
+) -> Result<Copied> {
+    let (key, trusted) = match place.key.clone().filter(|_| place.series.as_deref() == Some(name)) {
+        Some(key) => (key, true),
+        None => (follow(&place.store, name, store_key(&place.store, name, events)?)?.signers, false),
+    };
+    let way = Way { world, from: &place.store, to, listable: true };
+    let tiers = tiers(place, name);
+    let series = Series { way, name, key: &key, trusted, tiers: &tiers, dry_run: args.dry_run };
+    series.catch_up(&BTreeSet::new(), &mut |_| Ok(()), events)
 }
 
 /// Opens the store that is brought up to date.

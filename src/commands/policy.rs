@@ -120,6 +120,8 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
         ("state".to_owned(), (recipients(&config.state.recipients), "who can open the state archive".to_owned())),
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
+    let guard = tag(&format!("{:?}", config.guard));
+    out.insert("guard".to_owned(), (guard, "what makes a snapshot suspicious".to_owned()));
     for (number, source) in config.sources.iter().enumerate() {
         let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);

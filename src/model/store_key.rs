@@ -52,6 +52,11 @@ pub fn is_volume_name(name: &str) -> bool {
     name.strip_suffix(".tar.zst.age").is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Whether an object of an archive may be called so.
+pub fn is_object_name(name: &str) -> bool {
+    is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE)
+}
+
 /// The key of verification key number `n` of a series, from 1 on. Its signature has `.minisig` behind that.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
@@ -192,8 +197,7 @@ impl Place {
             _ => return None,
         };
         let pin = name == PIN && archive == Archive::State && tier == Some(PINNED);
-        let known = is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE) || pin;
-        if !known || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
+        if !is_object_name(name) && !pin || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
             return None;
         }
         let (id, parent) = match dir.split_once(".on.") {

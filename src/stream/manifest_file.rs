@@ -173,11 +173,11 @@ type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dy
 impl LineReader<Plain<'_>> {
     /// Gives all lines in batches, while `each` wants more, and reads to the end.
     fn batches(mut self, each: &mut dyn FnMut(Batch) -> bool) -> Result<()> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new();
         while self.next(LINE_BYTES_MAX)? {
             batch.bytes.extend_from_slice(&self.line);
             batch.ends.push(batch.bytes.len());
-            if batch.bytes.len() >= BATCH_BYTES && !each(std::mem::take(&mut batch)) {
+            if batch.bytes.len() >= BATCH_BYTES && !each(std::mem::replace(&mut batch, Batch::new())) {
                 return Ok(());
             }
         }
@@ -241,13 +241,17 @@ const BATCHES: usize = 4;
 const BATCH_BYTES: usize = 128 << 10;
 
 /// Some lines of a manifest, one behind the other.
-#[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Batch {
+    /// Room for what a batch has, so that it does not move as it grows.
+    fn new() -> Batch {
+        Batch { bytes: Vec::with_capacity(BATCH_BYTES + (4 << 10)), ends: Vec::with_capacity(1 << 10) }
+    }
+
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])

@@ -165,6 +165,14 @@ fn all_series_of_a_store() {
     let done = copy::run(&machine.world, &copy::Args { all: true, ..args(&machine) }, &mut |_| {}).unwrap();
     assert_eq!(done.series.iter().map(|s| s.series.as_str()).collect::<Vec<_>>(), ["second", "testhost"]);
     assert_eq!(snapshot(&to(&machine)), snapshot(&machine.store()));
+    // A series that somebody made up is named, and keeps no other from being copied.
+    std::fs::create_dir(machine.store().join("keys/ghost")).unwrap();
+    std::fs::write(machine.store().join("keys/ghost/000001.pub"), "boo").unwrap();
+    std::fs::remove_dir_all(to(&machine)).unwrap();
+    std::fs::create_dir(to(&machine)).unwrap();
+    let done = copy::run(&machine.world, &copy::Args { all: true, ..args(&machine) }, &mut |_| {}).unwrap();
+    assert!(done.verdict() == Some(Kind::Damaged) && done.problems().len() == 1, "{:?}", done.problems());
+    assert!(done.problems()[0].contains("no key of the series ghost"), "{:?}", done.problems());
     assert_eq!(restored(&other, &to(&machine), "latest"), "other words");
 }
 
@@ -303,6 +311,23 @@ fn errors_say_what_is_wrong() {
     let error = refused(asked);
     assert!(error.to_string().contains("holds another series of the name testhost"), "{}", said(&error));
     assert_eq!(snapshot(&other.store()), before);
+    // A file that is too large to be a key keeps nothing else from being copied.
+    std::fs::write(machine.store().join("keys/testhost/000007.pub"), vec![b'x'; 5000]).unwrap();
+    let done = run(&machine).unwrap();
+    assert!(
+        done.problems().len() == 1 && done.problems()[0].contains("keys/testhost/000007.pub"),
+        "{:?}",
+        done.problems()
+    );
+    assert_eq!(done.series[0].archives.len(), 7);
+    // Nor does somebody's own key, which is not passed on.
+    std::fs::copy(other.store().join("keys/testhost/000001.pub"), machine.store().join("keys/testhost/000007.pub"))
+        .unwrap();
+    let done = run(&machine).unwrap();
+    assert!(done.problems()[0].contains("it is no key of the series"), "{:?}", done.problems());
+    assert!(!to(&machine).join("keys/testhost/000007.pub").exists());
+    std::fs::remove_file(machine.store().join("keys/testhost/000007.pub")).unwrap();
+    std::fs::remove_dir_all(to(&machine)).unwrap();
     // The key of the series was exchanged on the store: it is not passed on.
     std::fs::copy(other.store().join("keys/testhost/000001.pub"), machine.store().join("keys/testhost/000001.pub"))
         .unwrap();

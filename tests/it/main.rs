@@ -47,6 +47,9 @@ mod list;
 /// Colder classes of storage, and what a cloud has to be asked for.
 mod archived;
 
+/// What is measured rather than tested.
+mod bench_store;
+
 /// A backup that was cut off, and goes on.
 mod interrupted;
 
@@ -109,6 +112,9 @@ mod pins;
 mod fake_cloud;
 /// What a bucket is told to do by itself.
 mod lifecycle;
+
+/// Months on a server that executes the rules.
+mod retention;
 
 /// What every store keeps, wherever it is.
 mod store_contract;

@@ -192,7 +192,6 @@ fn what_does_not_verify_or_is_damaged_is_refused() {
     assert_eq!(unpin(&machine, &ids[3]).unwrap().removed.len(), 3);
     // A bundle whose time is not over and that is gone: pinned all the same, and said.
     std::fs::remove_dir_all(machine.store().join("secrets")).unwrap();
-    std::fs::remove_dir_all(machine.store().join("secrets-pinned")).unwrap();
     let done = pin(&machine, &ids[2]).unwrap();
     assert_eq!(done.verdict(), Some(Kind::Incomplete));
     assert!(done.problems()[0].contains("is not on the store"), "{:?}", done.problems());
