@@ -12,7 +12,7 @@ use super::members::Outcome;
 use super::mirror::{self, Mirrors};
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog};
-use super::signing::{in_force, signing};
+use super::signing::{in_force_today, signing};
 use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
@@ -230,7 +230,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let catalog = open_catalog(world, &config.name)?;
         hand_over::settle(world, &config, &file, &store, &catalog, events)?;
         let own = signing(world, &file)?;
-        let signers = in_force(&store, &config.name, &own)?;
+        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now())?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let begun_at = world.now();

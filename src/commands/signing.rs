@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Result};
+use crate::host::catalog::Catalog;
 use crate::host::private_file::{read_granted_file, read_private_file};
 use crate::host::store::Store;
 use crate::host::world::World;
@@ -17,6 +18,10 @@ use crate::stream::signers::Signers;
 
 /// Bytes of a verification key or its signature on a store, at most.
 pub(super) const KEY_BYTES_MAX: u64 = 4096;
+/// Seconds in a day.
+const DAY_SECONDS: i64 = 86_400;
+/// When a backup last looked for hand-overs of its key, in Unix seconds, as a fact of the catalog.
+const FOLLOWED: &str = "hand-overs followed";
 /// What begins the lines behind the key in its file, as in a kit.
 const FORMER: &str = "# signing-former: ";
 
@@ -191,9 +196,31 @@ fn read(store: &Store, key: &str) -> Result<Option<String>> {
 /// # Errors
 /// That, and when the store cannot be read.
 pub fn in_force(store: &Store, series: &str, own: &Signer) -> Result<Signers> {
-    let signers = follow(store, series, own.signers.clone())?.signers;
-    if *signers.current() == own.key.public() {
-        return Ok(signers);
+    refuse_handed_over(store, series, &own.signers)?;
+    Ok(own.signers.clone())
+}
+
+/// The same in a backup, which pays for each request: once a day.
+///
+/// # Errors
+/// As [`in_force`], and when the catalog cannot be read or written.
+pub fn in_force_today(store: &Store, series: &str, own: &Signer, catalog: &Catalog, now: i64) -> Result<Signers> {
+    let checked = catalog.fact(FOLLOWED)?.and_then(|t| t.parse::<i64>().ok());
+    if !checked.is_some_and(|checked| (checked..checked.saturating_add(DAY_SECONDS)).contains(&now)) {
+        refuse_handed_over(store, series, &own.signers)?;
+        catalog.set_fact(FOLLOWED, &now.to_string())?;
+    }
+    Ok(own.signers.clone())
+}
+
+/// Refuses to go on with keys whose last one was handed over.
+///
+/// # Errors
+/// As [`in_force`].
+pub fn refuse_handed_over(store: &Store, series: &str, own: &Signers) -> Result<()> {
+    let signers = follow(store, series, own.clone())?.signers;
+    if signers.current() == own.current() {
+        return Ok(());
     }
     Err(Error::failed(format!(
         "the signing key of this host was handed over to another one, {}: nothing that it signs counts from number {} on",
