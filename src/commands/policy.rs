@@ -130,3 +130,35 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
     }
     out
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "name = \"vm1\"\nstore = \"/backup\"\n[state]\nrecipients = [\"age1aaa\"]\n[secrets]\n\
+                          recipients = [\"age1bbb\"]\n[[source]]\npath = \"~/a\"\n[[source]]\npath = \"~/b\"\n";
+
+    #[test]
+    fn a_new_signing_key_accepts_what_was_accepted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let (old, new) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let config = Config::parse(CONFIG).unwrap();
+        let changes = |config: &Config, key: &SigningKey| check(config, key, &catalog, false, &mut |_| {}).unwrap();
+        assert!(changes(&config, &old).is_empty());
+        // Twice, as after a crash in between.
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        assert!(changes(&config, &new).is_empty());
+
+        // What changed before the hand-over, or while it was interrupted, is told after it.
+        let other = CONFIG.replace("age1bbb", "age1eve").replace("path = \"~/b\"", "path = \"~/b\"\nexclude = [\"x\"]");
+        let other = Config::parse(&other.replace("[[source]]\npath = \"~/a\"\n", "")).unwrap();
+        check(&config, &old, &catalog, true, &mut |_| {}).unwrap();
+        assert_eq!(changes(&other, &old).len(), 3);
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        assert_eq!(changes(&other, &new).len(), 3);
+    }
+}
