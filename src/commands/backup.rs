@@ -268,7 +268,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
-        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, limit };
         done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
             events(Event::Warning(
                 "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),
