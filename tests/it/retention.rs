@@ -4,6 +4,9 @@
 //! so that the server sees each arrive when it would have.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use lifeboat::commands::{Report as _, copy, lifecycle, list, pin, prune, verify};
@@ -28,6 +31,34 @@ struct Clock(Instant);
 impl Clock {
     fn now(&self) -> i64 {
         NOW + i64::try_from(self.0.elapsed().as_millis()).unwrap() * DAY / 1000
+    }
+}
+
+/// Has the server execute its rules again and again, until it is dropped.
+struct Reaper(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Reaper {
+    fn start() -> Reaper {
+        let rules = std::env::var("LIFEBOAT_TEST_RADOSGW_RULES").expect("run tests/run");
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                // It says much on stderr, and its failures show in what is not removed.
+                let run = Command::new("sh").args(["-c", &rules]).stderr(Stdio::null()).status();
+                assert!(run.is_ok());
+            }
+        });
+        Reaper(over, Some(thread))
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take() {
+            thread.join().unwrap_or(());
+        }
     }
 }
 
@@ -84,6 +115,7 @@ fn served_months() {
     prepare(&["rules", &endpoint, &rules.bucket], &rules.document);
 
     let clock = Clock(Instant::now());
+    let reaper = Reaper::start();
     let (mut made, mut kept, mut steps, mut tried) = (Vec::<Made>::new(), None, 0, [0; 4]);
     let copied = |machine: &Machine| {
         let args = copy::Args { to: url.clone(), ..copy::Args::default() };
@@ -156,6 +188,7 @@ fn served_months() {
     let done = verify::run(&machine.world, &asked, &mut |_| {}).unwrap();
     // While it was read, more of it came to its end.
     assert!(done.findings.iter().all(|f| f.what == verify::What::Missing), "{:?}", done.findings);
+    drop(reaper);
     // The rules that the server has are those that are needed.
     machine.configure(|text| {
         let store = text.lines().find(|l| l.starts_with("store = ")).unwrap().to_owned();
