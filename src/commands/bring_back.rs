@@ -126,9 +126,24 @@ impl<'a> Plan<'a> {
     /// Compares the archives with the target.
     ///
     /// # Errors
-    /// When the target holds something different and may not be overwritten, lacks space, or a database that would be
-    /// replaced is held open by a live process.
+    /// When the archives do not fit together or the target cannot be looked at.
     pub fn make(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
+        let mut sources =
+            archives.iter().flat_map(|a| &a.header().sources).map(|s| goal.layout.to_disk(&s.path.bytes()));
+        if !sources.any(|disk| Path::new(std::ffi::OsStr::from_bytes(&disk)).symlink_metadata().is_ok()) {
+            return Self::compare(archives, goal);
+        }
+        // Where much may be there already, to prove the trees takes as long as to compare them; else nobody waits for it
+        // once the first volumes are read.
+        std::thread::scope(|scope| {
+            let proof = scope.spawn(|| archives.iter().try_for_each(Opened::check_digest));
+            let plan = Self::compare(archives, goal);
+            proof.join().unwrap_or_else(|_| Err(panicked()))?;
+            plan
+        })
+    }
+
+    fn compare(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
         if let [state, secrets] = archives {
             check_together(&state.tree, &secrets.tree)?;
         }
@@ -416,9 +431,7 @@ impl<'a> Plan<'a> {
             for part in &self.parts {
                 part.rename(&stages)?;
             }
-            proof
-                .join()
-                .unwrap_or_else(|_| Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat")))
+            proof.join().unwrap_or_else(|_| Err(panicked()))
         })?;
         world.check_stop()?;
         let replace = match self.goal.overwrite {
@@ -437,7 +450,9 @@ impl<'a> Plan<'a> {
         drop(stages);
         // Only now that all is in place and proved. It touches directories, too.
         let removed = surplus.map(|surplus| surplus.remove(world, events)).transpose()?.unwrap_or_default();
-        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))?;
+        // Whatever came into a directory or went from it has changed its time.
+        let touched = self.totals.restored > 0 || removed.count > 0;
+        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, touched, limits))?;
         Ok(removed)
     }
 
@@ -544,6 +559,10 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+fn panicked() -> Error {
+    Error::failed("a thread of the restore panicked: this is a bug in lifeboat")
 }
 
 impl Part<'_> {
@@ -712,7 +731,7 @@ impl Part<'_> {
                 events(Event::Progress { files, files_total, bytes, bytes_total });
             }
             if workers.into_iter().any(|w| w.join().is_err()) {
-                return Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat"));
+                return Err(panicked());
             }
             Ok(())
         })?;
@@ -784,7 +803,7 @@ impl Part<'_> {
     }
 
     /// Metadata of what was there already, and of directories, deepest first, when nothing moves any more.
-    fn finish(&self, layout: &Layout, limits: &Limits) -> Result<()> {
+    fn finish(&self, layout: &Layout, touched: bool, limits: &Limits) -> Result<()> {
         let tree = &self.archive.tree;
         let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
         let mut ids = Ids::default();
@@ -792,7 +811,9 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => matches!(fate, Fate::New | Fate::Differs | Fate::Same | Fate::Settled),
+                Kind::Dir => {
+                    matches!(fate, Fate::New | Fate::Differs | Fate::Same) || (touched && fate == Fate::Settled)
+                }
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };

@@ -350,6 +350,8 @@ impl Past {
                 let long = long || is_cut;
                 self.known.insert(name, Known { digest, start, at, content: None, long, made: false });
             }
+            // Read to its end it was, and not all of it arrived.
+            Kind::Done if end > self.floor => {}
             Kind::Done => {
                 if let Some(known) = self.known.get_mut(&name).filter(|known| known.long && known.at == at) {
                     known.content = Some(digest);
@@ -616,6 +618,25 @@ mod tests {
         assert!(!notes.finish(2000), "the remains of c stand in the tar");
         notes.whole(b"home/c", [5; 32], (2000, 2100, 2200));
         assert!(notes.finish(2200));
+    }
+
+    #[test]
+    fn a_member_that_was_read_to_its_end_is_there_only_if_it_arrived() {
+        for (end, there) in [(1000, true), (1001, false)] {
+            let lists = Lists::default();
+            let mut notes = Notes::new(lists.ledger(), Past::default());
+            let begun = notes.begin_new(b"home/a", [1; 32], (0, 500, end), 77);
+            assert!(notes.end(&begun, [2; 32]));
+            lists.volumes(notes.ledger(), 0..2, &[0]);
+            let mut notes = Notes::new(lists.ledger(), lists.read());
+            assert_eq!(notes.has_cut(), !there);
+            assert!(notes.begin(b"home/a", &[1; 32], 78).is_none_or(|_| there), "another stamp goes on");
+            let begun = notes.begin(b"home/a", &[1; 32], 77).unwrap();
+            assert_eq!(begun.start(), 0);
+            // What arrived is compared; what did not is written now, whatever it is.
+            assert_eq!(notes.end(&begun, [3; 32]), !there);
+            assert!(notes.begin(b"home/a", &[1; 32], 77).is_none());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! happened to them meanwhile, what comes out restores to what is there then, by lifeboat and by `tar` alone.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,7 +23,7 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-/// An agent whose archive has three volumes: small files and a small database, then what goes through several frames, the
+/// An agent whose archive has some volumes: small files and a small database, then what goes through several frames, the
 /// largest across volumes, then a large database.
 fn agent() -> Machine {
     let mut machine = Machine::new();
@@ -146,16 +146,19 @@ fn stored(machine: &Machine) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn what_is_on_the_store_is_not_sent_again() {
-    for puts in 1..=3 {
+    let machine = agent();
+    let whole = newest(&machine, &machine.backup()).1.objects.len() - 1;
+    assert!(whole > 2);
+    for puts in 1..=whole {
         let mut machine = agent();
         cut_off(&mut machine, puts);
         let before = stored(&machine);
         let (done, volumes) = go_on(&machine);
         // The last volume has the end of the tar in it, and can only be the last.
-        assert_eq!(volumes, Some(puts.min(2)), "{puts}");
+        assert_eq!(volumes, Some(puts.min(whole - 1)), "{puts}");
         expect(&machine, &done, &format!("cut off after {puts}"));
         let (_, commit) = newest(&machine, &done);
-        assert_eq!(commit.objects.len(), 4, "{puts}");
+        assert_eq!(commit.objects.len(), whole + 1, "{puts}");
         let after = stored(&machine);
         assert!(before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)), "{puts}: something was changed");
         assert_eq!(machine.list().snapshots.len(), 1, "{puts}");
@@ -177,37 +180,41 @@ fn cut_off_behind_the_manifest() {
     expect(&machine, &done, "behind the manifest");
 }
 
-/// Something that happens between the cut and the next run, and whether that run can go on.
-type Change = (&'static str, fn(&Machine), bool);
+/// Something that happens between the cut and the next run, after how many volumes that is, and whether that run can go
+/// on. Two volumes end in the middle of the largest file, behind three there are small ones.
+type Change = (&'static str, usize, fn(&Machine), bool);
 
 const CHANGES: &[Change] = &[
-    ("a small file grew", |m| drop(m.write("agent/notes/3.md", "longer now")), true),
-    ("a file is new", |m| drop(m.write("agent/notes/new.md", "new")), true),
-    ("a file that was cut through changed", |m| drop(m.write("agent/b.bin", noise(26 << 20, 200))), true),
-    ("a large file changed", |m| drop(m.write("agent/a.bin", noise(9 << 20, 201))), true),
-    ("a large file became small", |m| drop(m.write("agent/a.bin", "small")), true),
-    ("a small file became large", |m| drop(m.write("agent/notes/5.md", noise(3 << 20, 202))), true),
+    ("a small file grew", 3, |m| drop(m.write("agent/notes/3.md", "longer now")), true),
+    ("a file is new", 3, |m| drop(m.write("agent/notes/new.md", "new")), true),
+    ("a file that was cut through changed", 2, |m| drop(m.write("agent/b.bin", noise(26 << 20, 200))), true),
+    ("a large file changed", 2, |m| drop(m.write("agent/a.bin", noise(9 << 20, 201))), true),
+    ("a large file became small", 2, |m| drop(m.write("agent/a.bin", "small")), true),
+    ("a small file became large", 3, |m| drop(m.write("agent/notes/5.md", noise(3 << 20, 202))), true),
     (
         "a mode changed",
+        3,
         |m| {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(m.home("agent/notes"), std::fs::Permissions::from_mode(0o700)).unwrap();
         },
         true,
     ),
-    ("databases changed", |m| ["agent/small.db", "agent/large.db"].iter().for_each(|name| insert(m, name)), true),
+    ("databases changed", 3, |m| ["agent/small.db", "agent/large.db"].iter().for_each(|name| insert(m, name)), true),
     (
         "a file became a directory",
+        3,
         |m| {
             std::fs::remove_file(m.home("agent/notes/4.md")).unwrap();
             m.write("agent/notes/4.md/inside", "x");
         },
         true,
     ),
-    ("a file is gone", |m| std::fs::remove_file(m.home("agent/notes/7.md")).unwrap(), false),
-    ("what was cut through is gone", |m| std::fs::remove_file(m.home("agent/b.bin")).unwrap(), false),
+    ("a file is gone", 3, |m| std::fs::remove_file(m.home("agent/notes/7.md")).unwrap(), false),
+    ("what was cut through is gone", 2, |m| std::fs::remove_file(m.home("agent/b.bin")).unwrap(), false),
     (
         "a file became a secret",
+        3,
         |m| drop(m.write("agent/notes/8.md", format!("token: ghp_{}\n", "16C7e42F292c6912E7710c838347Ae178B4a"))),
         false,
     ),
@@ -215,14 +222,14 @@ const CHANGES: &[Change] = &[
 
 #[test]
 fn whatever_changed_meanwhile() {
-    for (what, change, goes_on) in CHANGES {
+    for (what, puts, change, goes_on) in CHANGES {
         let mut machine = agent();
-        cut_off(&mut machine, 2);
+        cut_off(&mut machine, *puts);
         std::thread::sleep(std::time::Duration::from_millis(12));
         change(&machine);
         machine.world.fixed_now = Some(LATER + 900);
         let (done, volumes) = go_on(&machine);
-        assert_eq!(volumes, goes_on.then_some(2), "{what}");
+        assert_eq!(volumes, goes_on.then_some(*puts), "{what}");
         if done.secrets.is_none() {
             expect(&machine, &done, what);
         } else {
@@ -237,7 +244,7 @@ fn whatever_changed_meanwhile() {
 #[test]
 fn what_goes_away_while_it_goes_on() {
     let mut machine = agent();
-    cut_off(&mut machine, 2);
+    cut_off(&mut machine, 3);
     let (mut gone, mut anew) = (false, false);
     let done = backup::run(&machine.world, &backup::Args::default(), &mut |event| {
         let Event::Note(text) = event else { return };
@@ -363,6 +370,71 @@ fn what_cannot_go_on_begins_anew() {
     }
 }
 
+/// Numbers that look random, the same for each seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    /// Mostly small, at times across volumes.
+    fn bytes(&mut self) -> Vec<u8> {
+        let most = [2000, 600_000, 3 << 20, 24 << 20][usize::try_from(self.roll(4)).unwrap()];
+        let bytes = usize::try_from(self.roll(most)).unwrap();
+        noise(bytes, self.0)
+    }
+}
+
+/// What happens in an agent's home.
+fn edit(machine: &Machine, dice: &mut Dice) {
+    let mut all: Vec<PathBuf> = files(&machine.home("agent")).into_iter().collect();
+    all.retain(|path| path.extension().is_none_or(|e| !e.to_str().unwrap().starts_with("db")));
+    all.sort();
+    let any = machine.home("agent").join(&all[usize::try_from(dice.roll(all.len() as u64)).unwrap()]);
+    match dice.roll(7) {
+        0 => std::fs::write(any, dice.bytes()).unwrap(),
+        1 => std::fs::OpenOptions::new().append(true).open(any).unwrap().write_all(&dice.bytes()).unwrap(),
+        2 => drop(machine.write(&format!("agent/new/{}", dice.0), dice.bytes())),
+        3 => std::fs::rename(&any, any.with_extension("renamed")).unwrap(),
+        4 => insert(machine, "agent/large.db"),
+        5 => {
+            // The same size and time, and other content: only reading tells.
+            let (content, time) = (std::fs::read(&any).unwrap(), std::fs::metadata(&any).unwrap().modified().unwrap());
+            std::fs::write(&any, content.iter().map(|b| !b).collect::<Vec<u8>>()).unwrap();
+            std::fs::File::options().write(true).open(any).unwrap().set_modified(time).unwrap();
+        }
+        _ => std::fs::remove_file(any).unwrap(),
+    }
+}
+
+/// Whatever happens between any number of cuts anywhere, in a full and in what follows it.
+#[test]
+fn anything_between_cuts_anywhere() {
+    for seed in 0..6 {
+        let (mut machine, mut dice) = (agent(), Dice(seed));
+        for snapshot in 0..2 {
+            for round in 0..dice.roll(3) + 1 {
+                machine.world.wrap_store = Some(full_after(usize::try_from(dice.roll(4)).unwrap() + 1));
+                let done = machine.try_backup().is_ok();
+                machine.world.wrap_store = None;
+                std::thread::sleep(std::time::Duration::from_millis(12));
+                (0..dice.roll(3)).for_each(|_| edit(&machine, &mut dice));
+                machine.world.fixed_now = Some(LATER + 900 * i64::try_from(10 * snapshot + round + 1).unwrap());
+                if done {
+                    break;
+                }
+            }
+            let (done, _) = go_on(&machine);
+            if done.state.is_some() {
+                expect(&machine, &done, &format!("seed {seed}, snapshot {snapshot}"));
+            }
+            (0..3).for_each(|_| edit(&machine, &mut dice));
+        }
+    }
+}
+
 /// The real program, killed; what it had stored is not stored again.
 #[test]
 fn killed_and_gone_on() {
@@ -373,7 +445,11 @@ fn killed_and_gone_on() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    let volumes = || files(&machine.store()).iter().filter(|p| p.to_str().unwrap().ends_with(".tar.zst.age")).count();
+    // While the program runs, its temporary files come and go.
+    let volumes = || {
+        let find = Command::new("find").arg(machine.store()).args(["-name", "*.tar.zst.age"]).output().unwrap();
+        find.stdout.iter().filter(|b| **b == b'\n').count()
+    };
     for until in [1, 3, 4] {
         let mut child = program(&["backup"]).spawn().unwrap();
         while volumes() < until && child.try_wait().unwrap().is_none() {

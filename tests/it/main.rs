@@ -47,6 +47,9 @@ mod list;
 /// Colder classes of storage, and what a cloud has to be asked for.
 mod archived;
 
+/// What is measured rather than tested.
+mod bench_store;
+
 /// A backup that was cut off, and goes on.
 mod interrupted;
 

@@ -59,7 +59,9 @@ const TRIES_MIN: u32 = 2;
 /// How often an operation that runs looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Volumes on their way to a store that is far: enough that the line never waits for one answer.
-const UPLOADS_FAR: usize = 4;
+const UPLOADS_FAR: u64 = 4;
+/// The most of them: each takes the memory of a volume.
+const UPLOADS_MAX: u64 = 16;
 
 /// What became of a create-only put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,7 @@ pub struct Store {
     place: Location,
     door: Door,
     source: Option<Source>,
+    uploads: usize,
     /// Puts whose answer was lost in this run and that nothing is known of, with the SHA-256 of what was put.
     unsettled: Mutex<HashMap<String, [u8; 32]>>,
 }
@@ -174,11 +177,16 @@ fn no_credential(text: String) -> object_store::Error {
     object_store::Error::Unauthenticated { path: String::new(), source: text.into() }
 }
 
+/// A number in the environment, from 1 to `most`.
+fn number(world: &World, name: &str, what: &str, default: u64, most: u64) -> Result<u64> {
+    let Some(value) = world.var(name) else { return Ok(default) };
+    let number = value.to_str().and_then(|v| v.parse().ok()).filter(|n| (1..=most).contains(n));
+    number.ok_or_else(|| Error::usage(format!("{name} is a number of {what}, 1 to {most}")))
+}
+
 /// A number of seconds in the environment.
 fn seconds(world: &World, name: &str, default: u64) -> Result<Duration> {
-    let Some(value) = world.var(name) else { return Ok(Duration::from_secs(default)) };
-    let number = value.to_str().and_then(|v| v.parse().ok()).filter(|n| (1..=86_400).contains(n));
-    number.map(Duration::from_secs).ok_or_else(|| Error::usage(format!("{name} is a number of seconds, 1 to 86400")))
+    number(world, name, "seconds", default, 86_400).map(Duration::from_secs)
 }
 
 impl Store {
@@ -210,6 +218,7 @@ impl Store {
         if let Some(wrap) = &world.wrap_store {
             inner = wrap(inner);
         }
+        let uploads = number(world, "LIFEBOAT_STORE_UPLOADS", "volumes", UPLOADS_FAR, UPLOADS_MAX)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -231,6 +240,7 @@ impl Store {
             place,
             door,
             source,
+            uploads: usize::try_from(uploads).unwrap_or(1),
             unsettled: Mutex::default(),
         })
     }
@@ -263,7 +273,7 @@ impl Store {
 
     /// How many volumes should be on their way at the same time. Each needs its own memory.
     pub fn uploads(&self) -> usize {
-        if self.shared.far { UPLOADS_FAR } else { 1 }
+        if self.shared.far { self.uploads } else { 1 }
     }
 
     /// How far this machine's clock is ahead of the store's, in seconds; `None` until the store has answered. A local
