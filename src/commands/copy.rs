@@ -107,7 +107,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         key: args.key.as_deref(),
     };
     let place = whereabouts::find(world, told)?;
-    let to = open(world, &args.to, &place.store)?;
+    let limit = place.configured.as_ref().and_then(|c| c.config.upload.limit);
+    let to = open(world, &args.to, &place.store, limit)?;
     let names = match args.all {
         true => list::series(&place.store)?,
         false => vec![place.series()?.to_owned()],
@@ -131,12 +132,12 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     Ok(Done { store: place.store.name(), to: to.name(), dry_run: args.dry_run, series })
 }
 
-/// Opens the store that is brought up to date.
+/// Opens the store that is brought up to date, with a limit on what is uploaded, in bytes a second.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is the one that is copied from, [`Kind::NotThere`] when it is a directory that is not there.
-pub(super) fn open(world: &World, url: &str, from: &Store) -> Result<Store> {
-    let to = Store::open(world, url, Access::Existing).map_err(|e| match e.kind() {
+pub(super) fn open(world: &World, url: &str, from: &Store, limit: Option<u64>) -> Result<Store> {
+    let to = Store::open_limited(world, url, Access::Existing, limit).map_err(|e| match e.kind() {
         // A directory made here would stand in for a disk that is not mounted.
         Kind::NotThere => {
             let hint = "mount its disk, or make the directory if it is to be a new one";

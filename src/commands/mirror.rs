@@ -183,7 +183,7 @@ impl Mirrors<'_> {
     /// Copies to one mirror, and gives how many archives were removed there.
     fn one(&self, memory: &mut Memory, copied: &mut Copied, events: &mut Events<'_>) -> Result<u64> {
         let Mirrors { world, config, key, .. } = self;
-        let to = copy::open(world, &memory.store, self.store)?;
+        let to = copy::open(world, &memory.store, self.store, self.config.upload.limit)?;
         let listable = match to.list_directories("keys") {
             Ok(_) => true,
             Err(e) if Store::is_refusal(&e) => false,
