@@ -12,7 +12,7 @@ use super::members::Outcome;
 use super::mirror::{self, Mirrors};
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog};
-use super::signing::{in_force, signing};
+use super::signing::{in_force_today, signing};
 use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
@@ -200,14 +200,14 @@ impl Done {
 /// When nothing could be committed. What could not be read is in the report instead.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     let begun = std::time::Instant::now();
-    let Configured { config, file } = match configuration(world)? {
+    let Configured { mut config, file } = match configuration(world)? {
         Some(configured) => configured,
         None => initialise(world, args, events)?,
     };
+    config.upload.limit = args.limit_upload.or(config.upload.limit);
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let limit = args.limit_upload.or(config.upload.limit);
-    let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
+    let store = Store::open_limited(world, &config.store, Access::Existing, config.upload.limit)?;
     let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
@@ -230,7 +230,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let catalog = open_catalog(world, &config.name)?;
         hand_over::settle(world, &config, &file, &store, &catalog, events)?;
         let own = signing(world, &file)?;
-        let signers = in_force(&store, &config.name, &own)?;
+        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now())?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let begun_at = world.now();
