@@ -222,8 +222,7 @@ pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive
         });
         scope.spawn(move || {
             for batch in raw_in {
-                let entries = batch.and_then(|batch| batch.lines().map(parse_entry).collect());
-                if out.send(entries).is_err() {
+                if out.send(batch.and_then(|batch| batch.entries())).is_err() {
                     break;
                 }
             }
@@ -257,6 +256,15 @@ impl Batch {
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+
+    /// All entries. There is room for them from the start, since they are large to move.
+    fn entries(&self) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let mut out = Vec::with_capacity(self.ends.len());
+        for line in self.lines() {
+            out.push(parse_entry(line)?);
+        }
+        Ok(out)
     }
 }
 
@@ -292,7 +300,7 @@ pub fn entries(
         let input = std::io::Cursor::new(first).chain(lines.input);
         let end = |rest: std::io::Chain<_, _>| drain(&name, rest.into_inner().1);
         let lines = LineReader { input, line: Vec::new(), name: name.clone() };
-        let mut each = |batch: Batch| out.send(batch.lines().map(parse_entry).collect()).is_ok();
+        let mut each = |batch: Batch| out.send(batch.entries()).is_ok();
         if let Err(e) = lines.batches(&mut each, end) {
             // Where nobody listens any more nobody wants to know.
             out.send(Err(e)).unwrap_or(());
