@@ -200,14 +200,14 @@ impl Done {
 /// When nothing could be committed. What could not be read is in the report instead.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     let begun = std::time::Instant::now();
-    let Configured { mut config, file } = match configuration(world)? {
+    let Configured { config, file } = match configuration(world)? {
         Some(configured) => configured,
         None => initialise(world, args, events)?,
     };
-    config.upload.limit = args.limit_upload.or(config.upload.limit);
+    let limit = args.limit_upload.or(config.upload.limit);
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let store = Store::open_limited(world, &config.store, Access::Existing, config.upload.limit)?;
+    let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
     let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
