@@ -204,9 +204,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         Some(configured) => configured,
         None => initialise(world, args, events)?,
     };
+    let limit = args.limit_upload.or(config.upload.limit);
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let limit = args.limit_upload.or(config.upload.limit);
     let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
     let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
@@ -268,7 +268,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
-        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, limit };
         done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
             events(Event::Warning(
                 "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),

@@ -34,6 +34,8 @@ pub struct Args {
     pub key: Option<String>,
     /// Tell what would be copied, and copy nothing.
     pub dry_run: bool,
+    /// Bytes a second that leave for a bucket, at most; else as configured.
+    pub limit_upload: Option<u64>,
 }
 
 /// What `copy` did.
@@ -107,7 +109,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         key: args.key.as_deref(),
     };
     let place = whereabouts::find(world, told)?;
-    let to = open(world, &args.to, &place.store)?;
+    let limit = args.limit_upload.or_else(|| place.configured.as_ref().and_then(|c| c.config.upload.limit));
+    let to = open(world, &args.to, &place.store, limit)?;
     let names = match args.all {
         true => list::series(&place.store)?,
         false => vec![place.series()?.to_owned()],
@@ -146,12 +149,12 @@ fn one(
     series.catch_up(&BTreeSet::new(), &mut |_| Ok(()), events)
 }
 
-/// Opens the store that is brought up to date.
+/// Opens the store that is brought up to date; a bucket takes `limit` bytes a second at most.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is the one that is copied from, [`Kind::NotThere`] when it is a directory that is not there.
-pub(super) fn open(world: &World, url: &str, from: &Store) -> Result<Store> {
-    let to = Store::open(world, url, Access::Existing).map_err(|e| match e.kind() {
+pub(super) fn open(world: &World, url: &str, from: &Store, limit: Option<u64>) -> Result<Store> {
+    let to = Store::open_limited(world, url, Access::Existing, limit).map_err(|e| match e.kind() {
         // A directory made here would stand in for a disk that is not mounted.
         Kind::NotThere => {
             let hint = "mount its disk, or make the directory if it is to be a new one";

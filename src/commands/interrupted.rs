@@ -23,6 +23,7 @@ use crate::host::world::{World, private_dir};
 use crate::model::commit::Object;
 use crate::model::manifest::hex;
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId, is_volume_name};
+use crate::model::tree::Index;
 use crate::stream::resume::{Ledger, Notes, Past};
 
 /// Where in the state directory of a series the notes are.
@@ -85,7 +86,7 @@ pub fn begin(
     let dir = directory(run.world, &run.config.name);
     let head = Head::of(run, terms);
     if let Some((id, past)) = go_on(run, terms, &head, &dir)?
-        && past.is_part_of(names(scan, plan).iter().map(Vec::as_slice), own_names(plan))
+        && past.is_part_of(names(scan, plan).chain(own_names(plan)))
     {
         events(Event::Note(format!(
             "going on with snapshot {id}, of which {} ({}) are on the store already",
@@ -169,10 +170,10 @@ fn go_on(run: &Run<'_>, terms: &Terms, head: &Head, dir: &Path) -> Result<Option
 }
 
 /// The members that this run will make.
-fn names(scan: &Scan, plan: Option<&Plan>) -> Vec<Vec<u8>> {
-    let listed = |i: &u32| plan.is_none_or(|plan| plan.actions.contains_key(i));
-    let mine = |i: &u32| scan.tree.node(*i).archive == Archive::State && listed(i);
-    scan.tree.indices().filter(mine).map(|i| scan.tree.path(i)).collect()
+fn names<'a>(scan: &'a Scan, plan: Option<&'a Plan>) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let listed = move |i: &Index| plan.is_none_or(|plan| plan.actions.contains_key(i));
+    let mine = move |i: &Index| scan.tree.node(*i).archive == Archive::State && listed(i);
+    scan.tree.indices().filter(mine).map(|i| scan.tree.path(i))
 }
 
 /// Those of the format's own that it may make.

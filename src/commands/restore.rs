@@ -285,16 +285,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let hidden = overridden(&state.tree, &secrets.tree);
         keep_further_names(state, &hidden)?;
     }
-    let globs = match &archives[..] {
-        [first, ..] if !args.paths.is_empty() => Some(Globs::new(&args.paths, &homes(world, first.header()))?),
-        _ => None,
-    };
-    if let Some(globs) = &globs {
-        for archive in &mut archives {
-            let hidden: Vec<bool> = globs.select(&archive.tree).into_iter().map(|wanted| !wanted).collect();
-            keep_further_names(archive, &hidden)?;
-        }
-    }
+    let globs = narrow(world, args, &mut archives)?;
 
     let target = args.target.as_ref().map(|t| std::path::absolute(t).at("find", t)).transpose()?;
     let layout = match &target {
@@ -394,14 +385,27 @@ fn surplus(
     let paths = surplus.paths();
     let mut text = String::new();
     named(&mut text, "removes", &paths);
-    text.lines().for_each(|line| events(Event::Note(line.to_owned())));
     let what = if paths.len() == 1 { "this one entry".to_owned() } else { format!("these {} entries", paths.len()) };
-    match prompt::confirm(&format!("Restore, and remove {what} that the snapshot does not have?"))? {
+    // In one with the question, so that nobody answers what `-q` kept from them.
+    match prompt::confirm(&format!("{text}Restore, and remove {what} that the snapshot does not have?"))? {
         Some(true) => Ok(surplus),
         Some(false) => Err(Error::failed("the answer was no; nothing was changed")),
         None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")
             .hint("--dry-run lists what would go, --yes answers")),
     }
+}
+
+/// What of the archives is asked for, if not all of it.
+fn narrow(world: &World, args: &Args, archives: &mut [Opened]) -> Result<Option<Globs>> {
+    let globs = match archives {
+        [first, ..] if !args.paths.is_empty() => Globs::new(&args.paths, &homes(world, first.header()))?,
+        _ => return Ok(None),
+    };
+    for archive in archives {
+        let hidden: Vec<bool> = globs.select(&archive.tree).into_iter().map(|wanted| !wanted).collect();
+        keep_further_names(archive, &hidden)?;
+    }
+    Ok(Some(globs))
 }
 
 /// What is told where nothing was restored.

@@ -18,10 +18,10 @@ use crate::stream::signers::Signers;
 
 /// Bytes of a verification key or its signature on a store, at most.
 pub(super) const KEY_BYTES_MAX: u64 = 4096;
+/// The fact under which the catalog keeps when hand-overs were last looked for, and of which key.
+const KEYS_LOOKED: &str = "keys looked";
 /// Seconds in a day.
-const DAY_SECONDS: i64 = 86_400;
-/// When a backup last looked for hand-overs of its key, in Unix seconds, as a fact of the catalog.
-const FOLLOWED: &str = "hand-overs followed";
+const DAY_SECONDS: u64 = 86_400;
 /// What begins the lines behind the key in its file, as in a kit.
 const FORMER: &str = "# signing-former: ";
 
@@ -200,19 +200,6 @@ pub fn in_force(store: &Store, series: &str, own: &Signer) -> Result<Signers> {
     Ok(own.signers.clone())
 }
 
-/// The same in a backup, which pays for each request: once a day.
-///
-/// # Errors
-/// As [`in_force`], and when the catalog cannot be read or written.
-pub fn in_force_today(store: &Store, series: &str, own: &Signer, catalog: &Catalog, now: i64) -> Result<Signers> {
-    let checked = catalog.fact(FOLLOWED)?.and_then(|t| t.parse::<i64>().ok());
-    if !checked.is_some_and(|checked| (checked..checked.saturating_add(DAY_SECONDS)).contains(&now)) {
-        refuse_handed_over(store, series, &own.signers)?;
-        catalog.set_fact(FOLLOWED, &now.to_string())?;
-    }
-    Ok(own.signers.clone())
-}
-
 /// Refuses to go on with keys whose last one was handed over.
 ///
 /// # Errors
@@ -231,6 +218,22 @@ pub fn refuse_handed_over(store: &Store, series: &str, own: &Signers) -> Result<
         "if you rotated it on another machine, put the new key here with `lifeboat init --kit NEW-KIT` after moving the \
          configuration and signing.key away; if nobody did, the key was stolen: begin a new series with another --name",
     ))
+}
+
+/// [`in_force`] for a host that backs up many times a day: it looks once a day, and whenever the key is another one.
+///
+/// # Errors
+/// As [`in_force`], and when the catalog cannot be read or written.
+pub fn in_force_today(store: &Store, series: &str, own: &Signer, catalog: &Catalog, now: i64) -> Result<Signers> {
+    let key = own.key.public().key_id();
+    let fact = catalog.fact(KEYS_LOOKED)?;
+    let looked = fact.as_deref().and_then(|fact| fact.strip_prefix(&format!("{key} "))?.parse::<i64>().ok());
+    if looked.is_some_and(|looked| looked.abs_diff(now) < DAY_SECONDS) {
+        return Ok(own.signers.clone());
+    }
+    let signers = in_force(store, series, own)?;
+    catalog.set_fact(KEYS_LOOKED, &format!("{key} {now}"))?;
+    Ok(signers)
 }
 
 #[cfg(test)]

@@ -86,8 +86,7 @@ pub fn ask(
 pub fn explain(error: Error, volumes: &[(String, u64)]) -> Error {
     let (count, bytes) = (count_text(volumes.len() as u64, "volume"), bytes_text(volumes.iter().map(|v| v.1).sum()));
     let by_hand = error.advice().map(|hint| format!("; one by one: {hint}")).unwrap_or_default();
-    let text = format!("{error}: it lies in the cloud's archive");
-    Error::new(error.kind(), text)
+    Error::new(error.kind(), "what is to be restored lies in the cloud's archive")
         .hint(format!(
             "the restore reads {count}, {bytes}: the same command with --warm-up asks the cloud for those that are \
             archived, and with --warm-up --dry-run names them{by_hand}"

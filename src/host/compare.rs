@@ -91,8 +91,8 @@ pub fn compare(tree: &Tree, layout: &Layout, look: &Look<'_>) -> Compared {
     let parts: Vec<Compared> = std::thread::scope(|scope| {
         let others: Vec<_> = starts.iter().skip(1).map(|start| scope.spawn(|| compare(*start))).collect();
         let first = starts.first().map(|start| compare(*start));
-        let panicked = || Err((b"/".to_vec(), Errno::IO));
-        first.into_iter().chain(others.into_iter().map(|o| o.join().unwrap_or_else(|_| panicked()))).collect()
+        let others = others.into_iter().map(|o| o.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        first.into_iter().chain(others).collect()
     });
     let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
     for fates in parts {

@@ -9,11 +9,12 @@
 //! When a stage fails, its neighbours must not wait for it: who reads a channel owns its end, so that it closes with the
 //! last reader, and a compressor that fails says so to the sealer, which would miss its frame for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
@@ -159,6 +160,7 @@ pub fn write<T>(
     // Shared by the threads that receive, and by nobody else: when the last of them has failed, senders learn of it.
     let (job_rx, spare_rx, volume_rx) = (shared(job_rx), shared(spare_rx), shared(volume_rx));
     let broken = AtomicBool::new(false);
+    let window = Window::new(begun.volumes.len(), options.uploads);
     std::thread::scope(|scope| {
         let compressors: Vec<_> = (0..options.workers)
             .map(|_| {
@@ -179,10 +181,12 @@ pub fn write<T>(
             scope.spawn(move || seal_frames(options, recipients, begun, &frame_rx, &spare_tx, &sealed_volumes));
         let uploaders: Vec<_> = (0..options.uploads)
             .map(|_| {
-                let (empty_tx, volume_rx, broken) = (empty_tx.clone(), Arc::clone(&volume_rx), &broken);
+                let (empty_tx, volume_rx) = (empty_tx.clone(), Arc::clone(&volume_rx));
+                let (broken, window) = (&broken, &window);
                 scope.spawn(move || {
-                    let done = upload(&volume_rx, &empty_tx, broken, ledger, put);
+                    let done = upload(&volume_rx, &empty_tx, broken, window, ledger, put);
                     broken.fetch_or(done.is_err(), Ordering::Relaxed);
+                    window.changed.notify_all();
                     done
                 })
             })
@@ -704,20 +708,54 @@ impl Sealer<'_> {
     }
 }
 
+/// How far uploads may run ahead of the first volume that is not there: what lies behind that is of no use to a run that
+/// goes on, and one connection may be much slower than the others.
+struct Window {
+    stored: Mutex<(usize, BTreeSet<usize>)>,
+    changed: Condvar,
+    width: usize,
+}
+
+impl Window {
+    fn new(first: usize, uploads: usize) -> Window {
+        Window { stored: Mutex::new((first, BTreeSet::new())), changed: Condvar::new(), width: 2 * uploads }
+    }
+
+    /// Waits until a volume may go; it may not if another one failed.
+    fn enter(&self, index: usize, broken: &AtomicBool) -> Result<()> {
+        let mut stored = lock(&self.stored);
+        while index >= stored.0 + self.width && !broken.load(Ordering::Relaxed) {
+            // A failure is told without the lock, and so might be missed.
+            let waited = self.changed.wait_timeout(stored, Duration::from_millis(100));
+            stored = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        if broken.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
+    }
+
+    fn stored(&self, index: usize) {
+        let mut stored = lock(&self.stored);
+        stored.1.insert(index);
+        while let Some(first) = stored.1.first().copied().filter(|first| *first == stored.0) {
+            stored.1.remove(&first);
+            stored.0 += 1;
+        }
+        self.changed.notify_all();
+    }
+}
+
 /// Stores volumes until there are no more.
 fn upload(
     volumes: &Mutex<Receiver<Volume>>,
     empty: &Sender<Vec<u8>>,
     broken: &AtomicBool,
+    window: &Window,
     ledger: Option<&Ledger>,
     put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, Object)>> {
     let mut done = Vec::new();
     loop {
         let Ok(Volume { index, number, sealed, place, frames }) = lock(volumes).recv() else { return Ok(done) };
-        if broken.load(Ordering::Relaxed) {
-            return Err(stopped());
-        }
+        window.enter(index, broken)?;
         let name = volume_name(number);
         let sha256 = Sha256::digest(&sealed).into();
         let size = sealed.len() as u64;
@@ -730,6 +768,7 @@ fn upload(
         if let Some(ledger) = ledger {
             ledger.stored(index);
         }
+        window.stored(index);
         done.push((index, object));
         // Nobody else holds it once it is stored; if somebody does, new memory is found.
         if let Ok(memory) = sealed.try_into_mut() {

@@ -371,11 +371,9 @@ impl Past {
         self.objects.iter().map(|o| o.size).sum()
     }
 
-    /// Whether each member that is there is one of `names`, or of the format's own, or will be: one that is not would stay
-    /// in the tar and nowhere else.
-    pub fn is_part_of<'a>(&self, names: impl Iterator<Item = &'a [u8]>, own: impl Iterator<Item = Vec<u8>>) -> bool {
-        let mut all: HashSet<Name> = names.map(name_of).collect();
-        all.extend(own.map(|name| name_of(&name)));
+    /// Whether each member that is there is one of `names`: one that is not would stay in the tar and nowhere else.
+    pub fn is_part_of(&self, names: impl Iterator<Item = Vec<u8>>) -> bool {
+        let all: HashSet<Name> = names.map(|name| name_of(&name)).collect();
         self.known.keys().chain(self.cut.as_ref().map(|cut| &cut.name)).all(|name| all.contains(name))
     }
 }

@@ -5,6 +5,7 @@ prepare.py radosgw ENDPOINT BUCKET POLICY   a bucket with a policy; with version
 prepare.py aws ENDPOINT COMMAND BUCKET FILE what `aws s3api COMMAND` does, for those of the walk-through
 prepare.py rules ENDPOINT BUCKET            puts the lifecycle that comes on standard input in force, as
                                             `aws s3api put-bucket-lifecycle-configuration` does
+prepare.py versions ENDPOINT BUCKET PREFIX  prints the key of each version and each delete marker
 prepare.py in-force ENDPOINT BUCKET         prints the lifecycle in force, as `aws s3api get-bucket-lifecycle-configuration` does
 prepare.py azurite ENDPOINT CONTAINER       a container; prints shared access signatures
 """
@@ -103,6 +104,15 @@ def rules(endpoint, bucket, file=sys.stdin):
     s3(endpoint, "PUT", f"/{bucket}", "lifecycle=", body, more={"Content-MD5": digest})
 
 
+def versions(endpoint, bucket, prefix):
+    query = "prefix=" + urllib.parse.quote(prefix, safe="") + "&versions="
+    answer = xml.etree.ElementTree.fromstring(s3(endpoint, "GET", f"/{bucket}", query))
+    for element in answer:
+        kind = element.tag.rsplit("}")[-1]
+        if kind in ("Version", "DeleteMarker"):
+            print(kind, from_xml(element)["Key"])
+
+
 def from_xml(element):
     """The other way; numbers and truth values as they are in JSON."""
     children = list(element)
@@ -146,7 +156,7 @@ def azurite(endpoint, container):
 
 
 try:
-    commands = {"radosgw": radosgw, "azurite": azurite, "aws": aws, "rules": rules, "in-force": in_force}
+    commands = {"radosgw": radosgw, "azurite": azurite, "aws": aws, "rules": rules, "in-force": in_force, "versions": versions}
     commands[sys.argv[1]](*sys.argv[2:])
 except urllib.error.HTTPError as error:
     sys.exit(f"prepare.py: {error}: {error.read().decode(errors='replace')}")

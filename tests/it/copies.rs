@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat::Kind;
 use lifeboat::commands::catch_up::Why;
-use lifeboat::commands::{Report as _, copy, drill, verify};
+use lifeboat::commands::{Report as _, copy, drill, rotate, verify};
 use lifeboat::model::commit::Commit;
 use lifeboat::model::store_key::{COMMIT, Place};
 
@@ -174,6 +174,31 @@ fn all_series_of_a_store() {
     assert!(done.verdict() == Some(Kind::Damaged) && done.problems().len() == 1, "{:?}", done.problems());
     assert!(done.problems()[0].contains("no key of the series ghost"), "{:?}", done.problems());
     assert_eq!(restored(&other, &to(&machine), "latest"), "other words");
+}
+
+#[test]
+fn a_series_whose_key_was_handed_over() {
+    let mut machine = with_backups(&[0, 900]);
+    run(&machine).unwrap();
+    let kit = machine.root().join("new.txt");
+    let asked = rotate::Args { signing: true, kit, identity: Some(machine.kit()), ..rotate::Args::default() };
+    rotate::run(&machine.world, &asked, &mut |_| {}).unwrap();
+    machine.world.fixed_now = Some(NOW + 1800);
+    machine.write("agent/notes.md", "signed anew");
+    machine.backup();
+    // Once more with the keys that the store names, and once by the first kit.
+    let again = machine.root().join("again");
+    std::fs::create_dir(&again).unwrap();
+    let all = copy::Args { all: true, to: again.to_str().unwrap().to_owned(), ..copy::Args::default() };
+    let old = copy::Args { identity: Some(machine.kit()), ..args(&machine) };
+    for (asked, there) in [(all, &again), (old, &to(&machine))] {
+        let done = copy::run(&machine.world, &asked, &mut |_| {}).unwrap();
+        assert_eq!(done.verdict(), None, "{:?}", done.problems());
+        assert!(there.join("keys/testhost/000002.pub.minisig").exists());
+        assert_eq!(snapshot(there), snapshot(&machine.store()));
+        assert!(verified(&machine, there).findings.is_empty());
+        assert_eq!(restored(&machine, there, "latest"), "signed anew");
+    }
 }
 
 #[test]

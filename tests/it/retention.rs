@@ -4,7 +4,10 @@
 //! so that the server sees each arrive when it would have.
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use lifeboat::commands::{Report as _, copy, lifecycle, list, pin, prune, verify};
 use lifeboat::{Error, Kind};
@@ -28,6 +31,34 @@ struct Clock(Instant);
 impl Clock {
     fn now(&self) -> i64 {
         NOW + i64::try_from(self.0.elapsed().as_millis()).unwrap() * DAY / 1000
+    }
+}
+
+/// Has the server execute its rules again and again, until it is dropped.
+struct Reaper(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Reaper {
+    fn start() -> Reaper {
+        let rules = std::env::var("LIFEBOAT_TEST_RADOSGW_RULES").expect("run tests/run");
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                // It says much on stderr, and its failures show in what is not removed.
+                let run = Command::new("sh").args(["-c", &rules]).stderr(Stdio::null()).status();
+                assert!(run.is_ok());
+            }
+        });
+        Reaper(over, Some(thread))
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take() {
+            thread.join().unwrap_or(());
+        }
     }
 }
 
@@ -84,6 +115,7 @@ fn served_months() {
     prepare(&["rules", &endpoint, &rules.bucket], &rules.document);
 
     let clock = Clock(Instant::now());
+    let reaper = Reaper::start();
     let (mut made, mut kept, mut steps, mut tried) = (Vec::<Made>::new(), None, 0, [0; 4]);
     let copied = |machine: &Machine| {
         let args = copy::Args { to: url.clone(), ..copy::Args::default() };
@@ -156,6 +188,7 @@ fn served_months() {
     let done = verify::run(&machine.world, &asked, &mut |_| {}).unwrap();
     // While it was read, more of it came to its end.
     assert!(done.findings.iter().all(|f| f.what == verify::What::Missing), "{:?}", done.findings);
+    drop(reaper);
     // The rules that the server has are those that are needed.
     machine.configure(|text| {
         let store = text.lines().find(|l| l.starts_with("store = ")).unwrap().to_owned();
@@ -165,6 +198,45 @@ fn served_months() {
     let check = lifecycle::CheckArgs { rules: Some(file) };
     let done = lifecycle::check(&machine.world, &check, &mut |_| {}).unwrap();
     assert!(done.prefixes.len() == 6 && done.verdict().is_none(), "{}", done.text());
+}
+
+#[test]
+#[ignore = "needs a server: tests/run starts it"]
+fn served_versions() {
+    let (url, admin) = served("RADOSGW", "ADMIN");
+    let endpoint = url.split_once("endpoint=").unwrap().1.to_owned();
+    let url = below(&url.replace("lifeboat-test", "lifeboat-test-versions"), "versions");
+    let machine = machine(admin);
+    machine.write("agent/notes.md", "one");
+    machine.init(&["agent"]);
+    let asked = lifecycle::Args { store: Some(url.clone()), ..lifecycle::Args::default() };
+    let rules = lifecycle::run(&machine.world, &asked, &mut |_| {}).unwrap();
+    prepare(&["rules", &endpoint, &rules.bucket], &rules.document);
+    let _reaper = Reaper::start();
+    let store = crate::store_contract::open(&machine.world, &url);
+    let kept = ["keys/vm1/000001.pub", "state/pinned/vm1/x", "secrets-pinned/vm1/x", "state/weekly/vm1/x"];
+    for key in kept.into_iter().chain(["state/hourly/vm1/x"]) {
+        store.put(key, "x").unwrap();
+    }
+    let prefix = url.split_once("-versions/").unwrap().1.split('?').next().unwrap();
+    let versions = || prepare(&["versions", &endpoint, &rules.bucket, prefix], "");
+    // An hourly lives two days; what was deleted can be brought back for a week, and then not even its marker is left.
+    let (mut seen, begun) = (Vec::new(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(30) {
+        let hourly: Vec<String> = versions().lines().filter(|l| l.contains("/hourly/")).map(str::to_owned).collect();
+        let kinds: Vec<String> = hourly.iter().map(|l| l.split(' ').next().unwrap().to_owned()).collect();
+        if seen.last() != Some(&kinds) {
+            seen.push(kinds);
+        }
+        if hourly.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen.last(), Some(&Vec::new()), "{seen:?}");
+    assert!(seen.iter().any(|kinds| kinds.len() == 2), "it was deleted before it went: {seen:?}");
+    for key in kept {
+        assert_eq!(store.get(key, 9).unwrap(), "x", "{key}");
+    }
 }
 
 #[test]
