@@ -1,5 +1,5 @@
 //! The guard in a backup: what this run sees beside what the last one saw, and whether somebody has answered the last
-//! alarm. What is judged, and how, is told in [`guard`](crate::model::guard).
+//! alarm. What is judged, and how, is told in [`guard`](mod@crate::model::guard).
 //!
 //! An alarm stays open by the marks of the snapshots themselves, which the catalog knows and the store, if that is lost.
 //! A run that learned of a loss and then failed leaves it as a fact.
