@@ -81,11 +81,19 @@ if [ -z "$public" ]; then warn "warning: the key file has no '# signing-public:'
 elif ! command -v minisign >/dev/null; then warn "warning: minisign is not installed, so nothing can be verified"
 else
   verified=yes from=0
+  # Keys that signed before it stand in the kit, too: "# signing-former: RW… till-seq N", the oldest first.
+  tr -d '\r' <"$key" | sed -n 's/^# signing-former: *//p' >former
+  while read -r old word till _; do
+    [ "$word" = till-seq ] || continue
+    case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
+    echo "$from $till $old" >>trusted
+    from=$till
+  done <former
   for file in "$store/keys/$series"/[0-9][0-9][0-9][0-9][0-9][0-9].pub; do
     said=$(minisign -VQm "$file" -x "$file.minisig" -P "$public" 2>/dev/null) || continue
     number=$(basename "$file" .pub | sed 's/^0*//') till=${said##* }
-    case $till in '' | *[!0-9]*) continue ;; esac
-    [ "$said" = "lifeboat-key $series $number from-seq $till" ] || continue
+    case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
+    [ "$said" = "lifeboat-key $series $number from-seq $till" ] && [ "$till" -gt "$from" ] || continue
     echo "$from $till $public" >>trusted
     public=$(sed -n 2p "$file") from=$till
   done
@@ -100,7 +108,7 @@ signed() { # DIRECTORY ID SEQ: is its commit signed by a trusted key, as this sn
   return 1
 }
 
-# The objects of a snapshot are what its commit lists, volumes numbered from 000000, the manifest last: nothing else
+# The objects of a snapshot are what its commit lists, volumes with ascending numbers, the manifest last: nothing else
 # in the directory counts. Prints "sha256 size name" each; fails if the commit is not like that.
 objects() {
   awk '/^# size / { size[$4] = $3; next }
@@ -108,7 +116,8 @@ objects() {
     { name = substr($0, 67)
       if (over || length($1) != 64 || $1 ~ /[^0-9a-f]/ || substr($0, 65, 2) != "  " || size[name] !~ /^[0-9]+$/) bad = 1
       if (name == "manifest.jsonl.zst.age") over = 1
-      else if (name != sprintf("%06d.tar.zst.age", n++)) bad = 1
+      else if (name !~ /^[0-9][0-9][0-9][0-9][0-9][0-9]\.tar\.zst\.age$/ || n++ && name "" <= last "") bad = 1
+      last = name
       print $1, size[name], name }
     END { exit bad || !over || !n }' "$store/$1/commit"
 }

@@ -1,4 +1,5 @@
-//! What presets know about restored homes: whose they are, and what has to be done before an agent starts in one.
+//! What presets know about restored homes: whose they are, what can be paused in them, and what has to be done before an
+//! agent starts in one.
 
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -6,10 +7,13 @@ use super::bring_back::Plan;
 use super::opened::Opened;
 use crate::error::{Error, Result};
 use crate::host::world::World;
+use crate::model::asked::Globs;
+use crate::model::entry::Kind;
 use crate::model::layout::Layout;
 use crate::model::manifest::Source;
-use crate::model::path::{join, printable};
-use crate::model::preset::{AfterKind, Preset, builtin, find};
+use crate::model::path::printable;
+use crate::model::preset::{AfterKind, PAUSED_SUFFIX, Preset, builtin, find};
+use crate::model::tree::{Children, Index};
 
 /// The sources of archives that a preset knows.
 fn known(archives: &[Opened]) -> Vec<(Vec<u8>, &'static Preset)> {
@@ -47,11 +51,14 @@ pub fn check_homes(world: &World, archives: &[Opened], layout: &Layout) -> Resul
 }
 
 /// What a person has to do before agents start in what was restored: what must wait first.
-pub fn steps(archives: &[Opened], plan: &Plan<'_>) -> Vec<String> {
+///
+/// # Errors
+/// When a preset's patterns are none, which its tests rule out.
+pub fn steps(archives: &[Opened], plan: &Plan<'_>) -> Result<Vec<String>> {
     let mut out: Vec<(bool, String)> = Vec::new();
-    for (path, preset) in known(archives) {
+    for (path, preset) in known(archives).into_iter().filter(|_| plan.totals.restored > 0) {
         for after in &preset.after {
-            if after.paths.iter().any(|below| plan.brings(&join(&path, below.as_bytes()))) {
+            if plan.brings(&path, &Globs::of_preset(&after.paths, &preset.repeat_under)?) {
                 let line = format!("{}: {}", preset.title, after.step);
                 if !out.iter().any(|(_, known)| *known == line) {
                     out.push((after.kind == AfterKind::Check, line));
@@ -60,5 +67,35 @@ pub fn steps(archives: &[Opened], plan: &Plan<'_>) -> Vec<String> {
         }
     }
     out.sort_by_key(|(later, _)| *later);
-    out.into_iter().map(|(_, line)| line).collect()
+    Ok(out.into_iter().map(|(_, line)| line).collect())
+}
+
+/// The files of an archive that presets know how to pause.
+///
+/// # Errors
+/// As [`steps`].
+pub fn pieces(archives: &[Opened], archive: &Opened) -> Result<Vec<Index>> {
+    matching(archives, archive, "")
+}
+
+/// The files of an archive that were paused when it was made.
+///
+/// # Errors
+/// As [`steps`].
+pub fn paused_then(archives: &[Opened], archive: &Opened) -> Result<Vec<Index>> {
+    matching(archives, archive, PAUSED_SUFFIX)
+}
+
+fn matching(archives: &[Opened], archive: &Opened, suffix: &str) -> Result<Vec<Index>> {
+    let (tree, mut out, mut children) = (&archive.tree, Vec::new(), None);
+    for (path, preset) in known(archives).into_iter().filter(|(_, preset)| !preset.pauses.is_empty()) {
+        let children = children.get_or_insert_with(|| Children::of(tree));
+        let paths = preset.pauses.iter().flat_map(|pause| &pause.paths);
+        let paths: Vec<String> = paths.map(|path| format!("{path}{suffix}")).collect();
+        out.extend(Globs::of_preset(&paths, &preset.repeat_under)?.below(tree, children, &path));
+    }
+    out.retain(|i| tree.node(*i).kind == Kind::File);
+    out.sort_unstable();
+    out.dedup();
+    Ok(out)
 }

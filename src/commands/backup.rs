@@ -9,12 +9,14 @@ use super::bundle::Bundle;
 use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
 use super::members::Outcome;
+use super::mirror::{self, Mirrors};
 use super::preview::preview;
-use super::session::{Configured, configuration, open_catalog, signing_key};
-use super::sources::{Resolved, resolve};
+use super::session::{Configured, configuration, open_catalog};
+use super::signing::{in_force_today, signing};
+use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
-use super::{Event, Events, Report, bytes_text, count_text, init, policy, prune, roots, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -29,6 +31,7 @@ use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, Place};
 use crate::model::tree::NONE;
+use crate::stream::archive_writer::is_stale;
 
 /// What `backup` was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,8 @@ pub struct Args {
     pub dry_run: bool,
     /// Recipients, store and rules are meant to be what they are.
     pub accept_policy: bool,
+    /// The most that leaves for a bucket, in bytes per second, whatever the configuration says.
+    pub limit_upload: Option<u64>,
 }
 
 /// One archive of the snapshot.
@@ -81,6 +86,8 @@ pub struct Done {
     pub deleted: u64,
     /// Archives past their life that were removed from a store on this disk.
     pub pruned: u64,
+    /// How the mirrors stand.
+    pub mirrors: Vec<mirror::Standing>,
     /// Nothing was written.
     pub dry_run: bool,
     /// What is wrong with how this host is set up.
@@ -144,6 +151,9 @@ impl Report for Done {
                 notes.push(format!("{n} {text}"));
             }
         }
+        for copied in self.mirrors.iter().filter_map(mirror::Standing::copied_text) {
+            notes.push(copied);
+        }
         if self.leaked_values > 0 {
             let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
             notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
@@ -156,7 +166,8 @@ impl Report for Done {
 
     fn problems(&self) -> Vec<String> {
         let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
-        unreadable.chain(self.warnings.iter().cloned()).chain(self.alarm()).collect()
+        let mirrors = self.mirrors.iter().filter_map(mirror::Standing::problem);
+        unreadable.chain(self.warnings.iter().cloned()).chain(mirrors).chain(self.alarm()).collect()
     }
 
     fn verdict(&self) -> Option<crate::Kind> {
@@ -193,45 +204,59 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         Some(configured) => configured,
         None => initialise(world, args, events)?,
     };
+    let limit = args.limit_upload.or(config.upload.limit);
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let store = Store::open(world, &config.store, Access::Existing)?;
-    let _lock = Lock::take(&world.state_dir(&config.name))?;
+    let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
+    let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
     let mut found = look(world, &resolved, events)?;
-    let mut done = Done {
-        series: config.name.clone(),
-        store: store.name(),
-        vanished: found.vanished,
-        dry_run: args.dry_run,
-        ..Done::default()
-    };
+    let mut done = nothing_yet(&config, &store, &found, args);
     for skip in found.skipped.iter().filter(|s| s.archive == Archive::State) {
         events(Event::Detail(format!("left out {}: {}", printable(&skip.path), printable(skip.reason.as_bytes()))));
+    }
+    for login in lost_logins(world) {
+        events(Event::Detail(format!(
+            "a restore will not bring back a login of {}: {}; on a new machine {}",
+            login.agent, login.what, login.again
+        )));
     }
     if args.dry_run {
         let judged = content_rule::judge(world, &mut found, &resolved.sources, None, args.rehash, events)?;
         done.secret_by_content = judged.len();
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
-        let key = signing_key(world, &file)?;
         let catalog = open_catalog(world, &config.name)?;
+        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+        let own = signing(world, &file)?;
+        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now())?;
         settle(world, &config.name, &store, &catalog, events)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
+        let begun_at = world.now();
         let run = Run {
             world,
             config: &config,
             store: &store,
-            key: &key,
+            key: &own.key,
+            signers: &signers,
             catalog: &catalog,
             sources: &resolved.sources,
             described: &resolved.described,
             staging: staging.path(),
             policy: policy::digest(&config),
-            started: world.now(),
+            started: begun_at,
         };
-        archives(&run, args, &mut found, &mut done, events).map_err(|e| {
+        let mut written = archives(&run, args, &mut found, &mut done, events);
+        if written.as_ref().is_err_and(is_stale) {
+            events(Event::Note("what an interrupted run had stored does not fit any more: beginning anew".to_owned()));
+            found = look(world, &resolved, events)?;
+            // A bundle that was written stays written, and what it lacks is told again.
+            let (state, secrets) = (done.state.take(), done.secrets.take());
+            done = Done { state, secrets, ..nothing_yet(&config, &store, &found, args) };
+            written = archives(&run, args, &mut found, &mut done, events);
+        }
+        written.map_err(|e| {
             if Catalog::is_damage(&e) {
                 // It is only a cache: the next run makes another one, and a full.
                 Catalog::discard(&world.state_dir(&config.name));
@@ -239,10 +264,30 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             }
             e
         })?;
+        // What was committed counts, whatever becomes of the rest.
+        let seq = catalog.last_seq().ok().flatten();
+        drop((lock, catalog));
+        let (store, started) = (&store, begun_at);
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, limit };
+        done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
+            events(Event::Warning(
+                "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),
+            ));
+        })?;
     }
     done.skipped = found.skipped.len() as u64;
     done.seconds = begun.elapsed().as_secs_f64();
     Ok(done)
+}
+
+fn nothing_yet(config: &Config, store: &Store, found: &Scan, args: &Args) -> Done {
+    Done {
+        series: config.name.clone(),
+        store: store.name(),
+        vanished: found.vanished,
+        dry_run: args.dry_run,
+        ..Done::default()
+    }
 }
 
 /// `backup` on a machine that was never set up: everything by default, said in a few lines.
@@ -367,8 +412,11 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     // A bucket has its lifecycle; a directory has nobody else. Once a day is enough.
     // While an alarm is open, nothing goes.
     if done.state.is_some() && outcome.due && done.alarm_since.is_none() && run.store.local().is_some() {
-        match prune::after_backup(run.world, run.store, run.config, &run.key.public(), run.started) {
-            Ok(pruned) => done.pruned = pruned.removed.len() as u64,
+        match prune::after_backup(run.world, run.store, run.config, run.signers, run.started) {
+            Ok(pruned) => {
+                pruned.warning().into_iter().for_each(|text| events(Event::Warning(text)));
+                done.pruned = pruned.removed.len() as u64;
+            }
             Err(e) => events(Event::Warning(format!("old snapshots could not be removed: {e}"))),
         }
     }

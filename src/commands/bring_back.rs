@@ -1,17 +1,23 @@
 //! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, unlinkat};
+
+use super::agents;
 use super::opened::{Opened, check_together, overridden};
+use super::surplus::{Removed, Surplus};
 use super::{Event, Events, bytes_text};
 use crate::error::{At as _, Error, Result};
-use crate::host::compare::{Fate, LinksAbove, Look, case_collisions, compare, free_bytes, leave, nearest_directory};
+use crate::host::compare::{
+    Fate, LinksAbove, Look, case_collisions, compare, compare_at, free_bytes, leave, nearest_directory,
+};
 use crate::host::extract::{Extractor, Limits, apply, failed, is_finished};
 use crate::host::links::{self, LinkTarget};
 use crate::host::metadata::Ids;
@@ -25,6 +31,7 @@ use crate::model::entry::Kind;
 use crate::model::layout::Layout;
 use crate::model::manifest::Frame;
 use crate::model::path::{printable, printable_path};
+use crate::model::preset::PAUSED_SUFFIX;
 use crate::model::tree::{Children, Index, NONE};
 use crate::stream::archive_reader::VolumeReader;
 
@@ -45,6 +52,22 @@ pub struct Goal<'a> {
     pub verify_existing: bool,
     /// What of the archives is wanted; all where nothing is said.
     pub globs: Option<&'a Globs>,
+    /// Whether what presets know how to pause comes under another name.
+    pub paused: bool,
+}
+
+impl Goal<'_> {
+    /// What a comparison with the target goes by.
+    fn look<'l>(&self, databases: &'l HashSet<Vec<u8>>, wanted: Option<&'l [bool]>) -> Look<'l> {
+        let links = if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
+        let verify = self.verify_existing || self.overwrite == Overwrite::Always;
+        Look { links, databases, wanted, verify }
+    }
+}
+
+/// The path under which something is paused.
+pub fn aside(path: &[u8]) -> Vec<u8> {
+    [path, PAUSED_SUFFIX.as_bytes()].concat()
 }
 
 /// What becomes of something at the target that differs from the snapshot.
@@ -68,6 +91,9 @@ struct Part<'a> {
     /// For each entry the number of its staging directory, or [`NOWHERE`].
     stage: Vec<u32>,
     databases: HashSet<Vec<u8>>,
+    /// Entries that come under the name of what is paused, and whether there is something under their own that goes.
+    renamed: BTreeMap<Index, bool>,
+    children: OnceLock<Children>,
 }
 
 /// Numbers of a plan.
@@ -101,32 +127,49 @@ impl<'a> Plan<'a> {
     /// Compares the archives with the target.
     ///
     /// # Errors
-    /// When the target holds something different and may not be overwritten, lacks space, or a database that would be
-    /// replaced is held open by a live process.
+    /// When the archives do not fit together or the target cannot be looked at.
     pub fn make(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
+        let mut sources =
+            archives.iter().flat_map(|a| &a.header().sources).map(|s| goal.layout.to_disk(&s.path.bytes()));
+        if !sources.any(|disk| Path::new(std::ffi::OsStr::from_bytes(&disk)).symlink_metadata().is_ok()) {
+            return Self::compare(archives, goal);
+        }
+        // Where much may be there already, to prove the trees takes as long as to compare them; else nobody waits for it
+        // once the first volumes are read.
+        std::thread::scope(|scope| {
+            let proof = scope.spawn(|| archives.iter().try_for_each(Opened::check_digest));
+            let plan = Self::compare(archives, goal);
+            proof.join().unwrap_or_else(|_| Err(panicked()))?;
+            plan
+        })
+    }
+
+    fn compare(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
         if let [state, secrets] = archives {
             check_together(&state.tree, &secrets.tree)?;
         }
         let mut parts = Vec::new();
         for archive in archives {
             let databases = archive.databases();
-            let links = if goal.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
             let wanted = goal.globs.map(|globs| globs.select(&archive.tree));
-            let verify = goal.verify_existing || goal.overwrite == Overwrite::Always;
-            let look = Look { links, databases: &databases, wanted: wanted.as_deref(), verify };
+            let look = goal.look(&databases, wanted.as_deref());
             let mut fates =
                 compare(&archive.tree, &goal.layout, &look).map_err(|(path, e)| failed("look at", &path, e.into()))?;
             if goal.overwrite == Overwrite::Never {
                 leave(&archive.tree, &mut fates);
             }
             let stage = vec![NOWHERE; archive.tree.len()];
-            parts.push(Part { archive, fates, stage, databases });
+            let (renamed, children) = (BTreeMap::new(), OnceLock::new());
+            parts.push(Part { archive, fates, stage, databases, renamed, children });
         }
         if let [state, secrets] = &mut parts[..] {
             let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
             let pairs = state.fates.iter_mut().zip(hidden);
             let pairs = pairs.filter(|(fate, _)| **fate != Fate::Unwanted);
             pairs.filter(|(_, h)| *h).for_each(|(fate, _)| *fate = Fate::Overridden);
+        }
+        for part in &mut parts {
+            part.pause(archives, &goal)?;
         }
         let mut plan = Plan { parts, goal, stage_parents: Vec::new(), totals: Totals::default() };
         plan.assign_stages();
@@ -174,7 +217,7 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             for i in part.archive.tree.indices() {
                 match part.fates[i as usize] {
-                    Fate::Same | Fate::Settled => self.totals.same += 1,
+                    Fate::Same | Fate::Settled | Fate::Paused => self.totals.same += 1,
                     Fate::Missing => self.totals.missing += 1,
                     Fate::Left => self.totals.left += 1,
                     Fate::Overridden | Fate::Unwanted => {}
@@ -187,6 +230,11 @@ impl<'a> Plan<'a> {
                 }
             }
         }
+    }
+
+    /// Where to, and what may happen there.
+    pub fn goal(&self) -> &Goal<'a> {
+        &self.goal
     }
 
     /// Disk paths of what differs, and has to be replaced.
@@ -210,13 +258,59 @@ impl<'a> Plan<'a> {
         self.parts.iter().all(|part| part.fates.iter().all(unwanted))
     }
 
-    /// Whether it brings back something at an archive path.
-    pub fn brings(&self, path: &[u8]) -> bool {
+    /// Whether it brings back something that matches below the source at `top`.
+    pub fn brings(&self, top: &[u8], globs: &Globs) -> bool {
         self.parts.iter().any(|part| {
-            let tree = &part.archive.tree;
-            let index = Children::of(tree).find(tree, path);
-            index.is_some_and(|i| matches!(part.fates[i as usize], Fate::New | Fate::Differs))
+            let children = part.children();
+            let mut pending = globs.below(&part.archive.tree, children, top);
+            while let Some(index) = pending.pop() {
+                if part.todo(index) {
+                    return true;
+                }
+                pending.extend_from_slice(children.of_dir(index));
+            }
+            false
         })
+    }
+
+    /// Archive paths of what is paused then: what this restore pauses, what an earlier one did, and what was paused when the
+    /// snapshot was made. Each is the path that it has in use.
+    ///
+    /// # Errors
+    /// As [`agents::pieces`].
+    pub fn paused(&self, archives: &[Opened]) -> Result<Vec<Vec<u8>>> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let tree = &part.archive.tree;
+            let here = tree.indices().filter(|i| part.fates[*i as usize] == Fate::Paused);
+            out.extend(here.chain(part.renamed.keys().copied()).map(|i| tree.path(i)));
+            for index in agents::paused_then(archives, part.archive)? {
+                let there =
+                    matches!(part.fates[index as usize], Fate::New | Fate::Differs | Fate::Same | Fate::Settled);
+                let path = tree.path(index);
+                let in_use = path.strip_suffix(PAUSED_SUFFIX.as_bytes()).unwrap_or(&path);
+                let known = self.parts.iter().any(|p| p.find(in_use).is_some());
+                out.extend((there && !known).then(|| in_use.to_vec()));
+            }
+        }
+        out.sort();
+        out.dedup();
+        Ok(out)
+    }
+
+    /// Disk paths of what could be paused and was there before, in use.
+    ///
+    /// # Errors
+    /// As [`agents::pieces`].
+    pub fn in_use(&self, archives: &[Opened]) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let pieces = agents::pieces(archives, part.archive)?;
+            let there = |i: &Index| matches!(part.fates[*i as usize], Fate::Same | Fate::Settled | Fate::Left);
+            let path = |i| printable(&self.goal.layout.to_disk(&part.archive.tree.path(i)));
+            out.extend(pieces.into_iter().filter(there).map(path));
+        }
+        Ok(out)
     }
 
     fn with_fate(&self, fate: Fate) -> Vec<String> {
@@ -224,7 +318,10 @@ impl<'a> Plan<'a> {
         for part in &self.parts {
             let tree = &part.archive.tree;
             let differing = tree.indices().filter(|i| part.fates[*i as usize] == fate);
-            out.extend(differing.map(|i| printable(&self.goal.layout.to_disk(&tree.path(i)))));
+            out.extend(differing.map(|i| {
+                let suffix = if part.renamed.get(&i) == Some(&false) { PAUSED_SUFFIX } else { "" };
+                printable(&[&self.goal.layout.to_disk(&tree.path(i))[..], suffix.as_bytes()].concat())
+            }));
         }
         out
     }
@@ -258,7 +355,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Refuses what would harm the target.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When something differs that may not be replaced, or a database that would be is held open by a live process.
+    pub fn check(&self) -> Result<()> {
         let different = self.different();
         if !different.is_empty() && self.goal.overwrite == Overwrite::Refuse {
             let mut text = different.iter().take(NAMED_MAX).map(|p| format!("\n    {p}")).collect::<String>();
@@ -275,13 +375,7 @@ impl<'a> Plan<'a> {
                 let disk = self.goal.layout.to_disk(path);
                 let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
                 if let Some(holder) = Self::held(part, path, disk)? {
-                    let shown = printable_path(disk);
-                    let name = printable(holder.name.as_bytes());
-                    return Err(Error::failed(format!(
-                        "the database {shown} is in use by {name} (process {})",
-                        holder.pid
-                    ))
-                    .hint("stop that program, then run the restore again; nothing was changed"));
+                    return Err(database::in_use(disk, &holder));
                 }
             }
         }
@@ -290,19 +384,24 @@ impl<'a> Plan<'a> {
 
     /// Who holds a database that is about to be replaced.
     fn held(part: &Part<'_>, path: &[u8], disk: &Path) -> Result<Option<database::Holder>> {
-        let tree = &part.archive.tree;
-        let index = Children::of(tree).find(tree, path);
-        match index.map(|i| part.fates[i as usize]) {
+        match part.find(path).map(|i| part.fates[i as usize]) {
             Some(Fate::Differs) => database::holder(disk),
             _ => Ok(None),
         }
     }
 
-    /// Does it.
+    /// Does it, and then removes what is too much.
     ///
     /// # Errors
     /// When anything does not check out; nothing appeared at the target then, but perhaps directories above it.
-    pub fn carry_out(&self, world: &World, store: &Store, limits: &Limits, events: &mut Events<'_>) -> Result<()> {
+    pub fn carry_out(
+        &self,
+        world: &World,
+        store: &Store,
+        surplus: Option<&Surplus>,
+        limits: &Limits,
+        events: &mut Events<'_>,
+    ) -> Result<Removed> {
         self.check()?;
         if let Some(target) = self.goal.target {
             private_dir(target)?;
@@ -327,9 +426,10 @@ impl<'a> Plan<'a> {
             for part in &self.parts {
                 part.links(&stages, &self.goal.layout, limits)?;
             }
-            proof
-                .join()
-                .unwrap_or_else(|_| Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat")))
+            for part in &self.parts {
+                part.rename(&stages)?;
+            }
+            proof.join().unwrap_or_else(|_| Err(panicked()))
         })?;
         world.check_stop()?;
         let replace = match self.goal.overwrite {
@@ -341,9 +441,17 @@ impl<'a> Plan<'a> {
         for stage in &stages {
             place(stage.fd(), &|path| self.goal.layout.to_disk(path), &how)?;
         }
+        for part in &self.parts {
+            part.remove_renamed(&self.goal.layout)?;
+        }
         // Their going away touches the directories they are in, whose times come last.
         drop(stages);
-        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))
+        // Only now that all is in place and proved. It touches directories, too.
+        let removed = surplus.map(|surplus| surplus.remove(world, events)).transpose()?.unwrap_or_default();
+        // Whatever came into a directory or went from it has changed its time.
+        let touched = self.totals.restored > 0 || removed.count > 0;
+        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, touched, limits))?;
+        Ok(removed)
     }
 
     /// What lies above the sources and is in no archive. Below `--target` nothing is anybody's own arrangement, and a
@@ -362,8 +470,7 @@ impl<'a> Plan<'a> {
             }
         }
         for part in &self.parts {
-            let children = Children::of(&part.archive.tree);
-            out.retain(|path| children.find(&part.archive.tree, path).is_none());
+            out.retain(|path| part.find(path).is_none());
         }
         out
     }
@@ -409,13 +516,35 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// The volumes that hold something of what will be brought back, by key and size.
+    pub fn volumes(&self) -> Vec<(String, u64)> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            let Opened { tree, holders, members, .. } = part.archive;
+            let mut needed = BTreeSet::new();
+            for i in tree.indices().filter(|i| tree.node(*i).kind == Kind::File && part.todo(*i)) {
+                for piece in holders.stored(tree, i) {
+                    let level = usize::from(piece.level);
+                    let frames = &members[level].header.frames;
+                    let first = frames.partition_point(|f| f.tar_end() <= piece.at);
+                    let held = frames[first..].iter().take_while(|f| f.tar_offset < piece.at + piece.length);
+                    needed.extend(held.map(|f| (level, f.volume)));
+                }
+            }
+            out.extend(needed.into_iter().filter_map(|(level, volume)| {
+                let member = &members[level];
+                let object = member.commit.objects.get(usize::try_from(volume).ok()?)?;
+                Some((member.place.object(&object.name), object.size))
+            }));
+        }
+        out
+    }
+
     /// A database's old sidecars would be replayed into the new file.
     fn remove_sidecars(&self) -> Result<()> {
         for part in &self.parts {
-            let tree = &part.archive.tree;
-            let children = Children::of(tree);
             for path in &part.databases {
-                let fate = children.find(tree, path).map(|i| part.fates[i as usize]);
+                let fate = part.find(path).map(|i| part.fates[i as usize]);
                 if matches!(fate, Some(Fate::New | Fate::Differs)) {
                     let disk = self.goal.layout.to_disk(path);
                     let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
@@ -427,12 +556,83 @@ impl<'a> Plan<'a> {
     }
 }
 
+fn panicked() -> Error {
+    Error::failed("a thread of the restore panicked: this is a bug in lifeboat")
+}
+
 impl Part<'_> {
     /// The source root that a path lies in: secrets of one agent are staged together, wherever in its home they lie.
     fn source_of(&self, path: &[u8]) -> Vec<u8> {
         let sources = self.archive.header().sources.iter().map(|s| s.path.bytes());
         let around = |root: &Vec<u8>| path.strip_prefix(&root[..]).is_some_and(|r| r.first() == Some(&b'/'));
         sources.filter(|s| !s.is_empty() && around(s)).max_by_key(Vec::len).unwrap_or_else(|| path.to_owned())
+    }
+
+    fn children(&self) -> &Children {
+        self.children.get_or_init(|| Children::of(&self.archive.tree))
+    }
+
+    fn find(&self, path: &[u8]) -> Option<Index> {
+        self.children().find(&self.archive.tree, path)
+    }
+
+    /// Has what presets know how to pause come under another name, if that is wanted; what an earlier restore left under
+    /// that name stays there, whether it is wanted or not.
+    fn pause(&mut self, archives: &[Opened], goal: &Goal<'_>) -> Result<()> {
+        let tree = &self.archive.tree;
+        let look = goal.look(&self.databases, None);
+        for index in agents::pieces(archives, self.archive)? {
+            let fate = self.fates[index as usize];
+            if fate != Fate::New && !(fate == Fate::Differs && goal.paused) {
+                continue;
+            }
+            let path = tree.path(index);
+            let aside = aside(&path);
+            let beside = compare_at(tree, index, &goal.layout, &look, &aside);
+            let beside = beside.map_err(|e| failed("look at", &aside, e.into()))?;
+            let there = matches!(beside, Fate::Same | Fate::Settled);
+            let also = self.find(&aside).is_some();
+            if fate == Fate::New && there && !also {
+                self.fates[index as usize] = Fate::Paused;
+            } else if goal.paused && also {
+                let (path, aside) = (printable(&path), printable(&aside));
+                return Err(Error::failed(format!(
+                    "the snapshot has both {path} and {aside}, so the one cannot be paused"
+                ))
+                .hint("restore without --paused into a --target, and move what is wanted; nothing was changed"));
+            } else if goal.paused && beside == Fate::Differs && goal.overwrite == Overwrite::Never {
+                self.fates[index as usize] = Fate::Left;
+            } else if goal.paused {
+                if beside == Fate::Differs {
+                    self.fates[index as usize] = Fate::Differs;
+                }
+                self.renamed.insert(index, fate == Fate::Differs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Before anything is in place, so that nothing is in use for a moment.
+    fn rename(&self, stages: &[Stage]) -> Result<()> {
+        for index in self.renamed.keys() {
+            if let Some(stage) = self.stage_of(stages, *index) {
+                let path = self.archive.tree.path(*index);
+                stage.rename(&path, &aside(&path)).map_err(|e| failed("set aside", &path, e.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was replaced by something of another name is still there.
+    fn remove_renamed(&self, layout: &Layout) -> Result<()> {
+        let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
+        for index in self.renamed.iter().filter(|(_, there)| **there).map(|(index, _)| *index) {
+            let disk = layout.to_disk(&self.archive.tree.path(index));
+            let below = disk.strip_prefix(b"/").unwrap_or(&disk);
+            let removed = at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty()));
+            removed.map_err(|e| failed("remove", &disk, e.into()))?;
+        }
+        Ok(())
     }
 
     fn todo(&self, index: Index) -> bool {
@@ -533,7 +733,7 @@ impl Part<'_> {
                 events(Event::Progress { files, files_total, bytes, bytes_total });
             }
             if workers.into_iter().any(|w| w.join().is_err()) {
-                return Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat"));
+                return Err(panicked());
             }
             Ok(())
         })?;
@@ -575,7 +775,6 @@ impl Part<'_> {
         let tree = &self.archive.tree;
         let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
         let mut ids = Ids::default();
-        let mut children = None;
         for i in tree.indices() {
             let Some(stage) = self.stage_of(stages, i) else { continue };
             let path = tree.path(i);
@@ -587,11 +786,11 @@ impl Part<'_> {
                 }
                 Kind::Hardlink => {
                     let target = tree.target(i);
-                    let children = children.get_or_insert_with(|| Children::of(tree));
-                    let file = children
-                        .find(tree, target)
+                    let file = self
+                        .find(target)
                         .ok_or_else(|| Error::damaged(format!("hard link {} leads nowhere", printable(&path))))?;
                     let disk = layout.to_disk(target);
+                    let disk = if self.fates[file as usize] == Fate::Paused { aside(&disk) } else { disk };
                     let from = match self.stage_of(stages, file) {
                         Some(stage) => LinkTarget::Staged(stage, target),
                         None => LinkTarget::InPlace(root.as_fd(), &disk),
@@ -605,7 +804,7 @@ impl Part<'_> {
     }
 
     /// Metadata of what was there already, and of directories, deepest first, when nothing moves any more.
-    fn finish(&self, layout: &Layout, limits: &Limits) -> Result<()> {
+    fn finish(&self, layout: &Layout, touched: bool, limits: &Limits) -> Result<()> {
         let tree = &self.archive.tree;
         let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
         let mut ids = Ids::default();
@@ -613,7 +812,9 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => matches!(fate, Fate::New | Fate::Differs | Fate::Same | Fate::Settled),
+                Kind::Dir => {
+                    matches!(fate, Fate::New | Fate::Differs | Fate::Same) || (touched && fate == Fate::Settled)
+                }
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };

@@ -24,6 +24,8 @@ pub struct Valued {
     pub name: String,
     /// The value.
     pub value: Zeroizing<Vec<u8>>,
+    /// Whether it is searched for elsewhere.
+    pub is_searched: bool,
 }
 
 /// Reads the values that the manifest of a bundle lists. `all` is what is on the store.
@@ -52,7 +54,8 @@ pub fn values(store: &Store, all: &[Found], bundle: &Found, identities: Identiti
             // What another version would collect is left to that version.
             let print = notes.fingerprint(&bytes);
             if notes.values.iter().any(|n| Some(&n.fingerprint) == print.as_ref() && n.path.bytes() == path) {
-                out.push(Valued { path: path.clone(), name: value.name.clone(), value: bytes });
+                let (name, is_searched) = (value.name.clone(), value.is_searched);
+                out.push(Valued { path: path.clone(), name, value: bytes, is_searched });
             }
         }
     }

@@ -156,7 +156,7 @@ impl Judged {
     pub fn findings(&self, scan: &Scan, sources: &[Source], world: &World) -> Result<Vec<Finding>> {
         let again: Vec<Index> = self.files.iter().filter(|(_, hits)| hits.is_empty()).map(|(i, _)| *i).collect();
         let mut read: HashMap<Index, Vec<Hit>> = HashMap::new();
-        for (index, seen) in each_beside(world, &again, &|index| look_into(scan, sources, index))? {
+        for (index, seen) in each_beside(world, &again, &|buffer, index| look_into(scan, sources, index, buffer))? {
             read.insert(index, seen.hits);
         }
         let mut out = Vec::new();
@@ -212,7 +212,7 @@ pub fn judge(
     if !wanted.is_empty() {
         events(Event::Phase("looking for secrets in what is new"));
     }
-    for (index, seen) in each_beside(world, &wanted, &|index| look_into(scan, sources, index))? {
+    for (index, seen) in each_beside(world, &wanted, &|buffer, index| look_into(scan, sources, index, buffer))? {
         let look = scan.look(index);
         // A secret that cannot be read any more is no less one.
         let was = || known.is_some_and(|known| known.secret.contains_key(&known.tag(&scan.tree.path(index))));
@@ -259,7 +259,7 @@ fn take_out(world: &World, scan: &mut Scan, judged: &Judged) {
 }
 
 /// Reads one file. What is no text is no matter of these rules.
-fn look_into(scan: &Scan, sources: &[Source], index: Index) -> Seen {
+fn look_into(scan: &Scan, sources: &[Source], index: Index, buffer: &mut [u8]) -> Seen {
     let mut seen = Seen { hits: Vec::new(), sure: false, failed: false };
     let path = scan.tree.path(index);
     let names = scan.groups.get(&index).map_or(std::slice::from_ref(&index), Vec::as_slice);
@@ -275,7 +275,7 @@ fn look_into(scan: &Scan, sources: &[Source], index: Index) -> Seen {
         Err(source::NoFile::Vanished) => return seen,
         Err(source::NoFile::Unreadable(_)) => return Seen { failed: true, ..seen },
     };
-    match find(&mut file, u64::try_from(stat.st_size).unwrap_or(0), &path) {
+    match find(&mut file, u64::try_from(stat.st_size).unwrap_or(0), &path, buffer) {
         Ok(hits) => {
             seen.hits = hits;
             seen.sure = true;
@@ -285,10 +285,10 @@ fn look_into(scan: &Scan, sources: &[Source], index: Index) -> Seen {
     seen
 }
 
-fn find(file: &mut File, size: u64, path: &[u8]) -> std::io::Result<Vec<Hit>> {
-    let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(PIECE_BYTES);
-    let mut buffer = Zeroizing::new(vec![0; room]);
-    let mut filled = source::fill(file, &mut buffer)?;
+fn find(file: &mut File, size: u64, path: &[u8], buffer: &mut [u8]) -> std::io::Result<Vec<Hit>> {
+    let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(buffer.len());
+    let buffer = &mut buffer[..room];
+    let mut filled = source::fill(file, buffer)?;
     let head = &buffer[..filled];
     // A kit has a rule of its own: it stays out of every archive.
     if size > TEXT_BYTES_MAX || !is_text(head) || head.starts_with(KIT_MARK) {
@@ -302,29 +302,31 @@ fn find(file: &mut File, size: u64, path: &[u8]) -> std::io::Result<Vec<Hit>> {
     while filled > 0 && taken <= TEXT_BYTES_MAX {
         search.push(&buffer[..filled]);
         taken += filled as u64;
-        filled = source::fill(file, &mut buffer)?;
+        filled = source::fill(file, buffer)?;
     }
     Ok(search.finish())
 }
 
-/// Calls `look` for each entry, in as many threads as read, and gives what came of it in the order of `items`.
+/// Calls `look` for each entry, in as many threads as read, and gives what came of it in the order of `items`. Each thread
+/// has one buffer of [`PIECE_BYTES`], which is wiped in the end: secrets pass through it.
 ///
 /// # Errors
 /// A wish to stop.
 pub fn each_beside<T: Send>(
     world: &World,
     items: &[Index],
-    look: &(dyn Fn(Index) -> T + Sync),
+    look: &(dyn Fn(&mut [u8], Index) -> T + Sync),
 ) -> Result<Vec<(Index, T)>> {
     let next = AtomicUsize::new(0);
     let out = Mutex::new(Vec::with_capacity(items.len()));
     let work = || {
         let mut mine = Vec::new();
+        let mut buffer = Zeroizing::new(vec![0; PIECE_BYTES]);
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             if world.check_stop().is_err() {
                 break;
             }
-            mine.push((*item, look(*item)));
+            mine.push((*item, look(&mut buffer, *item)));
         }
         out.lock().unwrap_or_else(PoisonError::into_inner).append(&mut mine);
     };

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::session::{Configured, configuration, signing_key};
-use super::{Event, Events, Report};
+use super::session::{Configured, configuration};
+use super::signing::{Signer, in_force, next_key_file, signing};
+use super::sources::lost_logins;
+use super::{Event, Events, Report, plugins};
 use crate::error::{Error, Result};
-use crate::host::store::{Access, Attempt, Outcome, Provider, Store};
+use crate::host::store::{Access, Attempt, Outcome, Provider, Source, Store};
 use crate::host::world::World;
 use crate::model::config::{Config, Identity};
 use crate::model::path::printable_path;
@@ -119,16 +121,27 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let mut done = Done { attacked: args.attack, ..Done::default() };
     done.add("configuration", Verdict::Ok, printable_path(&file), None);
     keys(world, &config, &file, &mut done);
+    for login in lost_logins(world) {
+        let text = format!("a restore will not bring it back: {}", login.what);
+        done.add(
+            &format!("login of {}", login.agent),
+            Verdict::Note,
+            text,
+            Some(&format!("on a new machine {}", login.again)),
+        );
+    }
     events(Event::Phase("asking the store"));
     match Store::open(world, &config.store, Access::Existing) {
         Err(e) => done.bad("store", &e),
         Ok(store) => {
-            let public = signing_key(world, &file).map(|key| key.public().to_text().into_bytes());
-            if let Ok(public) = public
-                && rights(&store, &config, &public, &mut done)
-                && args.attack
+            credential(&store, &mut done);
+            if let Ok(own) = signing(world, &file)
+                && rights(&store, &config, own.signers.first().to_text().as_bytes(), &mut done)
             {
-                attack(world, &store, &config, &mut done)?;
+                still_signs(&store, &config, &own, &mut done);
+                if args.attack {
+                    attack(world, &store, &config, &mut done)?;
+                }
             }
             clock(&store, &mut done);
         }
@@ -137,12 +150,16 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 }
 
 fn keys(world: &World, config: &Config, file: &Path, done: &mut Done) {
-    match signing_key(world, file) {
+    match signing(world, file) {
         Ok(_) => done.add("signing key", Verdict::Ok, "there, and for nobody else to read", None),
         Err(e) => done.bad("signing key", &e),
     }
+    if next_key_file(file).exists() {
+        let hint = "the next backup finishes it, and so does `lifeboat keys rotate --signing`";
+        done.add("new signing key", Verdict::Note, "its hand-over was interrupted", Some(hint));
+    }
     for (what, recipients) in [("state", &config.state.recipients), ("secrets", &config.secrets.recipients)] {
-        match Recipients::parse(recipients) {
+        match Recipients::parse(recipients).and_then(|to| to.with(&plugins::of(world))) {
             Ok(_) if recipients.len() == 1 => {
                 let hint = "a second recipient, kept elsewhere, opens it when the kit is lost";
                 done.add(&format!("{what} recipients"), Verdict::Note, "one", Some(hint));
@@ -166,6 +183,22 @@ fn keys(world: &World, config: &Config, file: &Path, done: &mut Done) {
         let hint = "move it to a password manager or a printed page";
         let text = format!("the recovery kit is still here: {}", printable_path(&world.default_kit()));
         done.add("recovery kit", Verdict::Note, text, Some(hint));
+    }
+}
+
+/// Where the credential comes from.
+fn credential(store: &Store, done: &mut Done) {
+    match store.source() {
+        None => {}
+        Some(Source::Found(place)) => done.add("credential", Verdict::Ok, *place, None),
+        Some(Source::Keyring(names)) => {
+            done.add("credential", Verdict::Ok, format!("from the OS keyring: {}", names.join(", ")), None);
+        }
+        Some(Source::Nowhere(why)) => {
+            let hint = "`lifeboat keys set-credential NAME` keeps one in the OS keyring; deploy/README.md has all ways";
+            let text = format!("none is here but what this machine's role may give ({why})");
+            done.add("credential", Verdict::Note, text, Some(hint));
+        }
     }
 }
 
@@ -227,6 +260,21 @@ fn rights(store: &Store, config: &Config, public: &[u8], done: &mut Done) -> boo
         Err(e) => done.bad("listing", &e),
     }
     true
+}
+
+/// Whether what this host signs still counts.
+fn still_signs(store: &Store, config: &Config, own: &Signer, done: &mut Done) {
+    match in_force(store, &config.name, own) {
+        Ok(_) if own.signers.from_seq() > 0 => {
+            let text = format!(
+                "signs from number {} on; what is older was signed by the keys before it",
+                own.signers.from_seq()
+            );
+            done.add("signatures", Verdict::Ok, text, None);
+        }
+        Ok(_) => done.add("signatures", Verdict::Ok, "the key was handed over to nobody", None),
+        Err(e) => done.bad("signatures", &e),
+    }
 }
 
 /// Azure refuses who may only create in the same words whether the object is there or nothing may be created at all.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::session::{Configured, configuration, read_kit, signing_key, signing_key_file};
+use super::kits::{prove, read_back, refuse_beside_store, signed_by, write_kit};
+use super::session::{Configured, configuration, signing_key_file};
+use super::signing::{Signer, in_force, signing};
 use super::snapshots;
 use super::{Event, Events, Report};
 use crate::error::{At as _, Error, Result};
 use crate::host::keyring;
 use crate::host::private_file::{read_private_file, write_private_file};
-use crate::host::prompt;
 use crate::host::store::{Access, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
@@ -22,9 +23,11 @@ use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
 use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::upload::Upload;
 use crate::model::watch::{Hooks, Status};
-use crate::stream::age_keys::{self, Identities, Recipients};
-use crate::stream::sign::{PublicKey, SigningKey};
+use crate::stream::age_keys::{self, Identities};
+use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// What a person gets who finds only the bucket.
 const RECOVERY: &str = include_str!("../RECOVERY.md");
@@ -135,17 +138,17 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let store = Store::open(world, &url, Access::Create)?;
     refuse_beside_store(&store, &kit_path)?;
 
-    let signing = SigningKey::generate()?;
+    let signing = Signer::new()?;
     let kit = new_kit(&series, &url, &signing);
-    if taken(&store, &series, &signing.public())? {
+    if taken(&store, &series, signing.signers.first())? {
         return Err(is_taken(&series));
     }
     // What claims the name on the store comes after the keys are safe here: a key that was claimed and lost would block
     // the name for ever, while what is here lets the same command go on where it was interrupted.
     write_kit(world, args.passphrase, &kit, &kit_path)?;
     write_signing_key(world, &signing)?;
-    if let Err(e) = claim(&store, &series, &signing.public()) {
-        if matches!(taken(&store, &series, &signing.public()), Ok(true)) {
+    if let Err(e) = claim(&store, &series, signing.signers.first()) {
+        if matches!(taken(&store, &series, signing.signers.first()), Ok(true)) {
             // These keys opened nothing, and another name needs new ones.
             std::fs::remove_file(&kit_path).at("remove", &kit_path)?;
             let key = signing_key_file(&world.config_file());
@@ -159,11 +162,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 /// Whether kit and signing key are what an `init` wrote here that never came to its end.
 fn interrupted(world: &World, kit: &Path) -> bool {
     let public = read_back(world, kit).ok().and_then(|k| k.signing_public);
-    let key = signing_key(world, &world.config_file()).ok();
-    key.is_some_and(|key| Some(key.public().to_base64()) == public)
+    let own = signing(world, &world.config_file()).ok();
+    own.is_some_and(|own| Some(own.key.public().to_base64()) == public)
 }
 
-fn write_signing_key(world: &World, signing: &SigningKey) -> Result<()> {
+fn write_signing_key(world: &World, signing: &Signer) -> Result<()> {
     let file = world.config_file();
     if let Some(parent) = file.parent() {
         private_dir(parent)?;
@@ -172,20 +175,19 @@ fn write_signing_key(world: &World, signing: &SigningKey) -> Result<()> {
     if key_file.exists() { Ok(()) } else { write_private_file(&key_file, &signing.to_text()) }
 }
 
-fn new_kit(series: &str, url: &str, signing: &SigningKey) -> Kit {
+fn new_kit(series: &str, url: &str, signing: &Signer) -> Kit {
     let opening = || {
         let (recipient, identities) = age_keys::generate();
         Some(Opening { recipient, identities })
     };
-    Kit {
+    let kit = Kit {
         series: series.to_owned(),
         store: url.to_owned(),
         state: opening(),
         secrets: opening(),
-        signing_public: Some(signing.public().to_base64()),
-        signing_secret: Some(signing.to_base64()),
-        loose: Vec::new(),
-    }
+        ..Kit::default()
+    };
+    signed_by(kit, signing)
 }
 
 fn check_names(args: &Args) -> Result<()> {
@@ -211,27 +213,15 @@ fn refuse_leftovers(world: &World) -> Result<()> {
 }
 
 /// With the signing key of another series every snapshot of this one would be worthless.
-fn refuse_other_key(world: &World, signing: &SigningKey) -> Result<()> {
+fn refuse_other_key(world: &World, signing: &Signer) -> Result<()> {
     let file = signing_key_file(&world.config_file());
     if !file.exists() {
         return Ok(());
     }
     let text = SecretString::from(String::from_utf8_lossy(&read_private_file(&file)?).into_owned());
-    if SigningKey::from_text(text.expose_secret())?.public().to_base64() != signing.public().to_base64() {
-        return Err(Error::failed(format!(
-            "{} is the signing key of another series than the kit's",
-            printable_path(&file)
-        ))
-        .hint("move it away, or name another configuration with --config"));
-    }
-    Ok(())
-}
-
-pub(super) fn refuse_beside_store(store: &Store, kit: &Path) -> Result<()> {
-    let absolute = std::path::absolute(kit).at("find", kit)?;
-    if store.local().is_some_and(|dir| absolute.starts_with(dir)) {
-        return Err(Error::usage("the recovery kit may not lie inside the store: who finds one would have both")
-            .hint("name another place for it"));
+    if Signer::parse(text.expose_secret())?.key.public() != signing.key.public() {
+        return Err(Error::failed(format!("{} is another signing key than the kit's", printable_path(&file)))
+            .hint("move it away, or name another configuration with --config"));
     }
     Ok(())
 }
@@ -298,61 +288,19 @@ fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
         return Err(is_taken(series));
     }
     put?;
+    put_documents(store)
+}
+
+/// Puts what a finder of the store needs.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn put_documents(store: &Store) -> Result<()> {
     for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
         // Another version of lifeboat may have left its own; both describe the same format.
         store.put_if_absent(name, text.as_bytes().to_vec())?;
     }
     Ok(())
-}
-
-/// Writes the kit and proves, with what can be read back from the disk, that it opens what the recipients seal.
-pub(super) fn write_kit(world: &World, passphrase: bool, kit: &Kit, path: &Path) -> Result<()> {
-    let rendered = kit.render();
-    let text = if passphrase {
-        let sealed = age_keys::encrypt_with_passphrase(&rendered, &new_passphrase(world)?)?;
-        SecretString::from(String::from_utf8(sealed).map_err(|_| Error::failed("age's armor is not text"))?)
-    } else {
-        rendered
-    };
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        private_dir(parent)?;
-    }
-    write_private_file(path, &text)?;
-    let name = printable_path(path);
-    prove(&name, &read_back(world, path)?, kit).map_err(|e| {
-        Error::failed(format!("the recovery kit {name} could not be proved, and nothing was set up")).because(e)
-    })
-}
-
-pub(super) fn read_back(world: &World, path: &Path) -> Result<Kit> {
-    let bytes = read_private_file(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the kit is not text"))?;
-    read_kit(world, &printable_path(path), &SecretString::from(text))
-}
-
-fn prove(name: &str, read: &Kit, written: &Kit) -> Result<()> {
-    for which in [Which::State, Which::Secrets] {
-        let opening = if which == Which::State { &written.state } else { &written.secrets };
-        let opening = opening
-            .as_ref()
-            .ok_or_else(|| Error::failed(format!("{name} does not say what opens {}", which.archive())))?;
-        let identities = Identities::parse(read.identities(which))?;
-        age_keys::prove(&Recipients::parse(&[&opening.recipient])?, &identities)?;
-    }
-    Ok(())
-}
-
-fn new_passphrase(world: &World) -> Result<SecretString> {
-    if let Some(passphrase) = world.var("LIFEBOAT_PASSPHRASE").and_then(|p| p.to_str()) {
-        return Ok(SecretString::from(passphrase));
-    }
-    let nobody = || Error::usage("there is no terminal to ask for a passphrase").hint("set LIFEBOAT_PASSPHRASE");
-    let first = prompt::passphrase("Passphrase for the recovery kit: ")?.ok_or_else(nobody)?;
-    let second = prompt::passphrase("The same again: ")?.ok_or_else(nobody)?;
-    if first.expose_secret() != second.expose_secret() {
-        return Err(Error::usage("the two passphrases differ; nothing was written"));
-    }
-    Ok(first)
 }
 
 /// A new machine takes over: keys and recipients come from the kit.
@@ -375,16 +323,20 @@ fn continue_series(
         None if kit.store.is_empty() => return Err(incomplete("store").hint("name it with --store")),
         None => kit.store.clone(),
     };
-    let secret = kit.signing_secret.as_ref().ok_or_else(|| incomplete("signing key"))?;
-    let signing = SigningKey::from_text(secret.expose_secret())?;
+    let signing = Signer::of_kit(&kit)?.ok_or_else(|| incomplete("signing key"))?;
     prove(&name, &kit, &kit)?;
     refuse_other_key(world, &signing)?;
     let store = Store::open(world, &url, Access::Existing)?;
-    let sources = match former_sources(world, args, &store, &kit, &signing.public(), events) {
+    // What the kit's key signs must still count: an older kit restores, but its key may have been handed over.
+    let signers = in_force(&store, &kit.series, &signing).map_err(|e| {
+        let hint = e.advice().unwrap_or_default().to_owned();
+        Error::new(e.kind(), format!("{name} is not the newest kit of the series {}", kit.series)).because(e).hint(hint)
+    })?;
+    let sources = match former_sources(world, args, &store, &kit, &signers, events) {
         Some(sources) => sources,
         None => sources(world, args)?,
     };
-    claim(&store, &kit.series, &signing.public())?;
+    claim(&store, &kit.series, signers.first())?;
     super::session::open_catalog(world, &kit.series)?.set_fact(super::lineage::CONTINUED, "by init")?;
     let kit = Kit { store: url, ..kit };
     finish(world, args, &kit, &signing, sources, what, Some(path), events)
@@ -396,13 +348,13 @@ fn former_sources(
     args: &Args,
     store: &Store,
     kit: &Kit,
-    key: &PublicKey,
+    signers: &Signers,
     events: &mut Events<'_>,
 ) -> Option<Vec<Source>> {
     if !args.presets.is_empty() || !args.sources.is_empty() {
         return None;
     }
-    let found = snapshots::load(store, &kit.series, Some(key)).ok()?;
+    let found = snapshots::load(store, &kit.series, Some(signers)).ok()?;
     let newest = snapshots::newest(&found, Archive::State)?;
     let identities = Identities::parse(kit.identities(Which::State)).ok()?;
     let header = super::opened::header(store, newest, &identities).ok()?;
@@ -426,7 +378,7 @@ fn finish(
     world: &World,
     args: &Args,
     kit: &Kit,
-    signing: &SigningKey,
+    signing: &Signer,
     sources: Vec<Source>,
     what: &'static str,
     kit_path: Option<&Path>,
@@ -440,6 +392,7 @@ fn finish(
     let config = Config {
         name: kit.series.clone(),
         store: kit.store.clone(),
+        mirrors: Vec::new(),
         state: State { recipients: recipient(&kit.state), identity: identity.clone() },
         secrets: Secrets {
             recipients: recipient(&kit.secrets),
@@ -450,6 +403,7 @@ fn finish(
         sources,
         tiers: config::default_tiers(),
         archive: config::Archive::default(),
+        upload: Upload::default(),
         status: Status::default(),
         hooks: Hooks::default(),
         guard: Bounds::default(),

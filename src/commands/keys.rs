@@ -1,28 +1,26 @@
 //! `lifeboat keys`: which keys are in force and where they are, the recovery kit once more, and whether a kit would do.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::init::{read_back, refuse_beside_store, write_kit};
-use super::session::{Configured, Keys, configuration, sha256, signing_key, signing_key_file};
+use super::kits;
+use super::session::{Configured, Keys, configuration, sha256};
+use super::signing::{self, Followed, Signer, signing};
 use super::snapshots::{self, Found};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report};
-use crate::error::{At as _, Error, Kind, Result};
+use super::{Event, Events, Report, plugins};
+use crate::error::{Error, Kind, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::config::{Config, Identity};
-use crate::model::kit::{Kit, Opening, Which};
+use crate::model::kit::{Kit, Which};
 use crate::model::path::{printable, printable_path};
 use crate::model::store_key::{Archive, MANIFEST, public_key};
-use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::age_keys::Identities;
 use crate::stream::manifest_file;
-use crate::stream::sign::{PublicKey, SigningKey};
-
-/// Bytes of a verification key on a store, at most.
-const KEY_BYTES_MAX: u64 = 4096;
+use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 // ---------------------------------------------------------------- show
 
@@ -117,12 +115,11 @@ impl Report for Shown {
 pub fn show(world: &World, _events: &mut Events<'_>) -> Result<Shown> {
     let Configured { config, file } = configured(world)?;
     let keys = Keys::find(world, None, Some(&config), &[Which::State, Which::Secrets])?;
-    let signing = match signing_key(world, &file) {
-        Ok(key) => (Some(key.public().to_base64()), None),
+    let signing = match signing(world, &file) {
+        Ok(own) => (Some(own.key.public().to_base64()), None),
         Err(e) => (None, Some(e.to_string())),
     };
-    let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
-    let key_file = credential.filter(|c| c.exists()).unwrap_or_else(|| signing_key_file(&file));
+    let key_file = signing::key_credential(world).unwrap_or_else(|| signing::key_file(&file));
     Ok(Shown {
         series: config.name.clone(),
         store: printable(config.store.as_bytes()),
@@ -135,8 +132,7 @@ pub fn show(world: &World, _events: &mut Events<'_>) -> Result<Shown> {
 
 fn sealed(config: &Config, keys: &Keys, which: Which) -> Sealed {
     let (recipients, identity) = in_force(config, which);
-    let proved =
-        Recipients::parse(recipients).and_then(|to| age_keys::prove(&to, &Identities::parse(keys.texts(which))?));
+    let proved = keys.prove(which, recipients);
     Sealed {
         recipients: recipients.to_vec(),
         identity: match identity {
@@ -205,54 +201,15 @@ impl Report for Exported {
 /// is of other keys than those in force; when the file is there already.
 pub fn export_kit(world: &World, args: &ExportArgs, _events: &mut Events<'_>) -> Result<Exported> {
     let Configured { config, file } = configured(world)?;
-    let signing = signing_key(world, &file)?;
+    let signing = signing(world, &file)?;
     // A store that is out of reach is no reason to have no kit; where it is, only a local one needs no asking.
     if let Ok(store) = Store::open(world, &config.store, Access::Existing) {
-        refuse_beside_store(&store, &args.file)?;
+        kits::refuse_beside_store(&store, &args.file)?;
     }
     let mut keys = Keys::find(world, args.identity.as_deref(), Some(&config), &[Which::State, Which::Secrets])?;
-    let kit = Kit {
-        series: config.name.clone(),
-        store: config.store.clone(),
-        state: Some(opening(&config, &mut keys, Which::State)?),
-        secrets: Some(opening(&config, &mut keys, Which::Secrets)?),
-        signing_public: Some(signing.public().to_base64()),
-        signing_secret: Some(signing.to_base64()),
-        loose: Vec::new(),
-    };
-    let there = args.file.symlink_metadata().is_ok();
-    if let Err(e) = write_kit(world, args.passphrase, &kit, &args.file) {
-        // A kit that was not proved is worse than none; one that was there before is not ours to remove.
-        if !there && args.file.exists() {
-            std::fs::remove_file(&args.file).at("remove", &args.file)?;
-        }
-        return Err(e);
-    }
+    let kit = kits::in_force(&config, &mut keys, &signing)?;
+    kits::write_kit(world, args.passphrase, &kit, &args.file)?;
     Ok(Exported { kit: printable_path(&args.file), series: config.name, passphrase: args.passphrase })
-}
-
-/// The identity whose recipient is in force, with that recipient.
-pub(super) fn opening(config: &Config, keys: &mut Keys, which: Which) -> Result<Opening> {
-    let (recipients, _) = in_force(config, which);
-    // Identities that nothing opens any more are of no use in a kit for what comes.
-    let mut found = None;
-    for text in keys.texts(which) {
-        let recipient = age_keys::recipient_of(text)?;
-        if recipients.contains(&recipient) {
-            found = Some((recipient, SecretString::from(text.expose_secret())));
-            break;
-        }
-    }
-    if let Some((recipient, identities)) = found {
-        return Ok(Opening { recipient, identities });
-    }
-    // Says where it was looked for, if there was nothing.
-    keys.identities(which)?;
-    Err(Error::new(
-        Kind::NoIdentity,
-        format!("the identity at hand is of another key than {} is sealed to", which.archive()),
-    )
-    .hint("name the kit that belongs to this configuration with --identity FILE"))
 }
 
 // ---------------------------------------------------------------- check
@@ -275,7 +232,7 @@ pub struct Checked {
     pub series: String,
     /// The store that was looked at.
     pub store: String,
-    /// The key that signatures were checked with, as `minisign -P` takes it.
+    /// The kit's key that signatures were checked with, as `minisign -P` takes it, and with what it handed over to.
     pub signing: String,
     /// The newest archive of each kind.
     pub opened: Vec<OpenedArchive>,
@@ -300,7 +257,7 @@ impl Report for Checked {
     fn text(&self) -> String {
         let mut out = format!("{} opens series {} on {}\n", self.kit, self.series, self.store);
         for one in &self.opened {
-            out.push_str(&format!("  {:<9}{}  {}  signed by the kit's key\n", one.archive, one.id, one.time));
+            out.push_str(&format!("  {:<9}{}  {}  signed by its key\n", one.archive, one.id, one.time));
         }
         out
     }
@@ -316,7 +273,7 @@ impl Report for Checked {
 /// [`Kind::NoIdentity`] when it does not open one; [`Kind::Damaged`] when the keys or the store contradict each other;
 /// [`Kind::NotThere`] when there is no store, or nothing on it.
 pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result<Checked> {
-    let kit = read_back(world, &args.kit)?;
+    let kit = kits::read_back(world, &args.kit)?;
     let name = printable_path(&args.kit);
     let configured = configuration(world)?;
     let config = configured.as_ref().map(|c| &c.config);
@@ -328,14 +285,26 @@ pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result
     let url = url.ok_or_else(|| Error::usage(format!("{name} names no store")).hint("name one with --store"))?;
     let series = or_configured(&kit.series, config.map(|c| &c.name));
     let series = series.ok_or_else(|| Error::usage(format!("{name} names no series: it is no recovery kit")))?;
-    let (key, mut lacks) = kit_key(&kit, &name)?;
+    let (trusted, mut lacks) = kit_keys(&kit, &name)?;
+    let kit_key = trusted.current().clone();
     let store = Store::open(world, &url, Access::Existing)?;
-    compare_keys(world, configured.as_ref().filter(|c| c.config.name == series), &store, &series, &key, &name)?;
-    let found = snapshots::load(&store, &series, Some(&key))?;
+    let Followed { signers, refused } = signing::follow(&store, &series, trusted)?;
+    for line in refused {
+        events(Event::Warning(line));
+    }
+    compare_keys(world, configured.as_ref().filter(|c| c.config.name == series), &store, &series, &signers, &name)?;
+    if *signers.current() != kit_key {
+        lacks.push(format!(
+            "the signing key in {name} was handed over to {}: it restores, and cannot continue the series; \
+             `lifeboat keys export-kit FILE` writes a kit that can",
+            signers.current().key_id()
+        ));
+    }
+    let found = snapshots::load(&store, &series, Some(&signers))?;
     let mut opened = Vec::new();
     for (which, archive) in [(Which::State, Archive::State), (Which::Secrets, Archive::Secrets)] {
         match snapshots::newest(&found, archive) {
-            Some(newest) => opened.push(open(&store, newest, &kit, which, &name)?),
+            Some(newest) => opened.push(open(world, &store, newest, &kit, which, &name)?),
             None if found.iter().any(|f| f.place.archive == archive) => {
                 // Says why none of them verifies.
                 snapshots::choose(&found, archive, &snapshots::Wanted::Latest, false, world.now())?;
@@ -350,42 +319,40 @@ pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result
     if kit.signing_secret.is_none() {
         lacks.push(format!("{name} has no signing key: it restores, and cannot continue the series"));
     }
-    Ok(Checked { kit: name, series, store: store.name(), signing: key.to_base64(), opened, lacks })
+    Ok(Checked { kit: name, series, store: store.name(), signing: kit_key.to_base64(), opened, lacks })
 }
 
-/// The key that a kit checks signatures with; both halves must belong together.
-fn kit_key(kit: &Kit, name: &str) -> Result<(PublicKey, Vec<String>)> {
-    let public = kit.signing_public.as_ref().map(|text| PublicKey::from_text(text)).transpose()?;
-    let secret = kit.signing_secret.as_ref().map(|text| SigningKey::from_text(text.expose_secret())).transpose()?;
-    let derived = secret.map(|key| key.public());
-    match (public, derived) {
-        (Some(public), Some(derived)) if public.to_base64() != derived.to_base64() => {
+/// The keys that a kit checks signatures with; both halves of the last one must belong together.
+fn kit_keys(kit: &Kit, name: &str) -> Result<(Signers, Vec<String>)> {
+    match (signing::of_kit(kit)?, Signer::of_kit(kit)?) {
+        (Some(named), Some(own)) if *named.current() != own.key.public() => {
             Err(Error::damaged(format!("the two halves of the signing key in {name} do not belong together")))
         }
-        (Some(key), _) => Ok((key, Vec::new())),
-        (None, Some(key)) => Ok((key, vec![format!("{name} does not name its public signing key")])),
+        (Some(named), _) => Ok((named, Vec::new())),
+        (None, Some(own)) => Ok((own.signers, vec![format!("{name} does not name its public signing key")])),
         (None, None) => Err(Error::usage(format!("{name} holds no signing key, so nothing can be checked with it"))
             .hint("a recovery kit as `lifeboat init` writes it has one")),
     }
 }
 
-/// The kit's key must be the one that this host signs with, and the one that claimed the name on the store.
+/// The kit's key, or one that it was handed over to, must be what this host signs with; and the name of the series must
+/// have been claimed on the store with the kit's key, or one before it.
 fn compare_keys(
     world: &World,
     configured: Option<&Configured>,
     store: &Store,
     series: &str,
-    key: &PublicKey,
+    signers: &Signers,
     name: &str,
 ) -> Result<()> {
-    let own = configured.and_then(|c| signing_key(world, &c.file).ok()).map(|k| k.public());
-    if own.is_some_and(|own| own.to_base64() != key.to_base64()) {
+    let own = configured.and_then(|c| signing(world, &c.file).ok()).map(|own| own.key.public());
+    if own.is_some_and(|own| !signers.knows(&own)) {
         return Err(Error::damaged(format!("{name} has another signing key than this host"))
             .hint("it is the kit of another series of that name: `lifeboat keys export-kit FILE` writes this host's"));
     }
-    let claimed = store.get_if_there(&public_key(series, 1), KEY_BYTES_MAX)?;
+    let claimed = store.get_if_there(&public_key(series, 1), signing::KEY_BYTES_MAX)?;
     let claimed = claimed.and_then(|bytes| PublicKey::from_text(&String::from_utf8_lossy(&bytes)).ok());
-    if claimed.is_some_and(|claimed| claimed.to_base64() != key.to_base64()) {
+    if claimed.is_some_and(|claimed| !signers.knows(&claimed)) {
         return Err(Error::damaged(format!("{name} has another signing key than the series {series} on the store"))
             .hint("somebody else's series has that name there, or the key was replaced"));
     }
@@ -393,7 +360,7 @@ fn compare_keys(
 }
 
 /// Opens the manifest of an archive with the kit.
-fn open(store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Result<OpenedArchive> {
+fn open(world: &World, store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Result<OpenedArchive> {
     let directory = found.place.directory();
     let commit = found.verified().ok_or_else(|| Error::damaged(format!("{directory} does not verify")))?;
     if let Some(damage) = found.damage() {
@@ -402,6 +369,7 @@ fn open(store: &Store, found: &Found, kit: &Kit, which: Which, name: &str) -> Re
     let identities = Identities::parse(kit.identities(which)).map_err(|e| {
         Error::new(e.kind(), format!("{name} does not open {}", which.archive())).because(e.to_string())
     })?;
+    let identities = identities.with(&plugins::of(world));
     let object = found.place.object(MANIFEST);
     let sealed = store.get(&object, commit.manifest().size)?;
     if sha256(&sealed) != commit.manifest().sha256 {

@@ -13,7 +13,6 @@ use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Reference};
 use crate::model::path::printable_path;
 use crate::model::store_key::{Archive, COMMIT, PINNED, Place, SnapshotId};
 use crate::model::tiers::{Answer, Past, Question, decide};
-use crate::stream::sign::SigningKey;
 
 /// Seconds in a day.
 const DAY_SECONDS: i64 = 86_400;
@@ -53,18 +52,20 @@ impl Lineage {
     /// # Errors
     /// When the catalog or the store cannot be read, and that.
     pub fn of(run: &Run<'_>, events: &mut Events<'_>) -> Result<Lineage> {
+        // What came before the key that signs now was signed by another one.
+        let before_own = run.signers.from_seq().saturating_sub(1);
         if run.catalog.last_seq()?.is_some() {
             strangers(run, events)?;
             check_clock(run)?;
             return Ok(Lineage {
-                last_seq: run.catalog.last_seq()?.unwrap_or(0),
+                last_seq: run.catalog.last_seq()?.unwrap_or(0).max(before_own),
                 state: run.catalog.newest(Archive::State)?,
                 secrets: run.catalog.newest(Archive::Secrets)?,
                 foreign_full: None,
                 good: None,
             });
         }
-        let found = match snapshots::load(run.store, &run.config.name, Some(&SigningKey::public(run.key))) {
+        let found = match snapshots::load(run.store, &run.config.name, Some(run.signers)) {
             Ok(found) => found,
             // A line that is down for a moment is no reason to begin a second chain beside the first.
             Err(e) if !Store::is_refusal(&e) => return Err(e),
@@ -86,7 +87,7 @@ impl Lineage {
         let adopted: Vec<_> = newest.filter_map(|f| f.verified().map(|c| (c, f.commit_sha256))).collect();
         run.catalog.adopt(&adopted)?;
         Ok(Lineage {
-            last_seq: verified().map(|c| c.seq).max().unwrap_or(0),
+            last_seq: verified().map(|c| c.seq).max().unwrap_or(0).max(before_own),
             state: reference(Archive::State),
             secrets: reference(Archive::Secrets),
             foreign_full: fulls.into_iter().max().filter(|_| !expected),
@@ -291,7 +292,6 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let Some(newest) = known.iter().map(|k| k.past.id.unix_seconds()).max() else { return Ok(Vec::new()) };
     // What was there before this catalog began is no stranger.
     let first = known.iter().map(|k| k.past.seq).min().unwrap_or(0);
-    let key = SigningKey::public(run.key);
     let mut out = Vec::new();
     let now = run.world.now();
     let listed = run.catalog.fact(LISTED)?.and_then(|t| t.parse::<i64>().ok());
@@ -307,7 +307,7 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
             // A name from the future proves nothing, and costs one look.
             let late = place.id.unix_seconds() > newest.saturating_sub(DAY_SECONDS);
             if late && !place.is_pinned() && !known.iter().any(|k| k.past.id == place.id) {
-                let found = snapshots::look_at(run.store, &key, place)?;
+                let found = snapshots::look_at(run.store, run.signers, place)?;
                 out.extend(Some(found).filter(|f| f.verified().is_some_and(|c| c.seq > first)));
             }
         }

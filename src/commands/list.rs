@@ -1,14 +1,17 @@
 //! `lifeboat list`: the snapshots and bundles on a store, and what is wrong with them.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::session::{Keys, configuration, signing_key};
+use super::session::{Keys, configuration};
+use super::signing::follow;
 use super::snapshots::{self, Doubts, Found, Standing};
+use super::whereabouts::{Named, named, trusted};
 use super::write_archive::clock_text;
 use super::{Event, Events, Report, bytes_text, count_text};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::chain::{Link, Links, Worth, ends, worth};
@@ -16,10 +19,11 @@ use crate::model::config::{Tier, default_tiers};
 use crate::model::kit::Which;
 use crate::model::manifest::Header;
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, MANIFEST, is_name, public_key};
+use crate::model::store_key::{Archive, MANIFEST, PIN, PINNED, SnapshotId, is_name, public_key};
 use crate::model::tiers::keep_seconds;
 use crate::stream::manifest_file;
 use crate::stream::sign::PublicKey;
+use crate::stream::signers::Signers;
 
 /// What `list` was asked to show.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,8 @@ pub struct Row {
     pub chain_stored: Option<u64>,
     /// RFC 3339: when the first life in its chain ends, and it may go; of one that is pinned, nothing.
     pub expires: Option<String>,
+    /// Whether it was pinned itself, rather than only as part of another one's chain.
+    pub pinned: bool,
     /// Files, where an identity at hand opens the manifest.
     pub files: Option<u64>,
     /// `ok`, `expired`, `incomplete`, `unverified` or `damaged`.
@@ -128,7 +134,9 @@ impl Row {
         };
         let members = self.chain.map_or(String::new(), |n| n.to_string());
         let chain = self.chain_stored.map_or(String::new(), bytes_text);
-        let until = self.expires.as_ref().and_then(|at| at.get(..10)).unwrap_or_default();
+        let copy = self.tier.as_deref() == Some(PINNED) && self.pinned;
+        let until = self.expires.as_ref().and_then(|at| at.get(..10));
+        let until = until.unwrap_or(if copy { "no end" } else { "" });
         let files = self.files.map_or(String::new(), |n| indicatif::HumanCount(n).to_string());
         let tier = self.tier.as_deref().unwrap_or(self.archive);
         line([&self.id, tier, &bytes_text(self.stored), parent, &members, &chain, until, &files])
@@ -143,20 +151,13 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
     let configured = configuration(world)?;
     let config = configured.as_ref().map(|c| &c.config);
     let mut keys = Keys::find(world, args.identity.as_deref(), config, &wanted(args, config.is_some()))?;
-    let kit = keys.kit();
-    let url = args.store.clone().or_else(|| kit.map(|k| k.store.clone()).filter(|s| !s.is_empty()));
-    let url = url.or_else(|| config.map(|c| c.store.clone())).ok_or_else(no_store)?;
-    let series = args.name.clone().or_else(|| kit.map(|k| k.series.clone()).filter(|s| !s.is_empty()));
-    let series = series.or_else(|| config.map(|c| c.name.clone()));
+    let (store, name) = (args.store.as_deref(), args.name.as_deref());
+    let Named { url, series } = named(store, name, Some(&keys), configured.as_ref())?;
     let store = Store::open(world, &url, Access::Existing)?;
-    let own = own_key(world, &keys, configured.as_ref().map(|c| c.file.as_path()))?;
+    let own = trusted(world, Some(&keys), configured.as_ref(), series.as_deref())?;
     let all: Vec<String> = match (&series, args.all) {
         (Some(series), false) => vec![series.clone()],
-        _ => store
-            .list_directories("keys")?
-            .iter()
-            .filter_map(|d| d.rsplit('/').next().filter(|n| is_name(n)).map(str::to_owned))
-            .collect(),
+        _ => self::series(&store)?,
     };
     let now = world.now();
     let mut listing = Listing { store: store.name(), snapshots: Vec::new(), hidden: Vec::new() };
@@ -165,10 +166,15 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Listin
             Some(key) if Some(&name) == series.as_ref() => Some(key.clone()),
             _ => store_key(&store, &name, events)?,
         };
-        let found = snapshots::load(&store, &name, key.as_ref())?;
+        let followed = key.map(|key| follow(&store, &name, key)).transpose()?;
+        for line in followed.iter().flat_map(|f| &f.refused) {
+            events(Event::Warning(line.clone()));
+        }
+        let found = snapshots::load(&store, &name, followed.as_ref().map(|f| &f.signers))?;
         listing.hidden.extend(snapshots::hidden(&found, now));
         let tiers = config.filter(|c| c.name == name).map_or_else(default_tiers, |c| c.tiers.clone());
-        let chains = Chains { links: links(&found), tiers: &tiers, doubts: Doubts::of(&found), now };
+        let pinned = found.iter().filter(|f| f.objects.contains_key(PIN)).map(|f| f.place.id.clone()).collect();
+        let chains = Chains { links: links(&found), pinned, tiers: &tiers, doubts: Doubts::of(&found), now };
         for one in &found {
             let files = files(&store, one, &mut keys);
             listing.snapshots.push(row(one, files, &chains));
@@ -185,26 +191,26 @@ fn wanted(args: &Args, configured: bool) -> Vec<Which> {
     }
 }
 
-fn no_store() -> Error {
-    Error::not_there("there is no configuration here, and no store was named")
-        .hint("name one with --store, or a recovery kit with --identity")
-}
-
-/// The key that signatures of the own series must verify with: the kit's, else this host's.
-fn own_key(world: &World, keys: &Keys, config_file: Option<&Path>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(config_file.and_then(|file| signing_key(world, file).ok()).map(|key| key.public()))
+/// Every series that has a key on the store.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub(super) fn series(store: &Store) -> Result<Vec<String>> {
+    let directories = store.list_directories("keys")?;
+    let names = directories.iter().filter_map(|d| d.rsplit('/').next().filter(|n| is_name(n)));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// What the store itself says is the key of a series. It proves only that all of it was signed by one key.
-fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<PublicKey>> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn store_key(store: &Store, series: &str, events: &mut Events<'_>) -> Result<Option<Signers>> {
     let Some(bytes) = store.get_if_there(&public_key(series, 1), 4096)? else { return Ok(None) };
     events(Event::Warning(format!(
         "signatures of {series} are checked with the key that stands on the store, which whoever can write to it could have put there"
     )));
-    Ok(std::str::from_utf8(&bytes).ok().and_then(|t| PublicKey::from_text(t).ok()))
+    Ok(std::str::from_utf8(&bytes).ok().and_then(|t| PublicKey::from_text(t).ok()).map(Signers::from))
 }
 
 /// The number of files, if an identity at hand opens the manifest. A listing does not fail for want of it.
@@ -226,6 +232,8 @@ fn files(store: &Store, found: &Found, keys: &mut Keys) -> Option<u64> {
 /// What chains are judged by.
 struct Chains<'a> {
     links: Links,
+    /// Snapshots that were pinned themselves.
+    pinned: HashSet<SnapshotId>,
     tiers: &'a [Tier],
     doubts: Doubts<'a>,
     now: i64,
@@ -300,6 +308,7 @@ fn row(found: &Found, files: Option<u64>, chains: &Chains<'_>) -> Row {
         stored: found.objects.values().sum(),
         chain_stored: Some(chain.iter().map(|link| link.stored).sum()).filter(|_| !chain.is_empty()),
         expires,
+        pinned: chains.pinned.contains(&place.id),
         files,
         status,
         note,

@@ -29,6 +29,7 @@ use crate::model::store_key::Archive;
 use crate::model::sweep::{Search, Sweep};
 use crate::model::tree::{Index, Tree};
 use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
+use crate::stream::resume::NO_STAMP;
 use crate::stream::tar_member;
 
 /// How often a file is read again that shrinks under the reader.
@@ -145,6 +146,12 @@ impl<'a> Members<'a> {
         let mut order = archive_order(&self.scan.tree, self.archive);
         if let Some(plan) = &self.plan {
             order.retain(|i| plan.actions.contains_key(i));
+        }
+        if tar.is_cut(None) {
+            let is_cut = |i: &Index| tar.is_cut(Some(&self.scan.tree.path(*i)));
+            if let Some(at) = order.iter().position(is_cut) {
+                order[..=at].rotate_right(1);
+            }
         }
         let large = order.iter().copied().filter(|i| {
             let node = self.scan.tree.node(*i);
@@ -267,10 +274,9 @@ impl<'a> Members<'a> {
     fn patch(&self, n: u64, patch: &Spooled, passing: &mut Passing<'_>, tar: &mut TarWriter) -> Result<Option<u64>> {
         let Some(plan) = self.plan.as_ref().filter(|_| patch.bytes > 0) else { return Ok(None) };
         let entry = Entry { mode: 0o600, size: patch.bytes, ..Entry::new(Kind::File) };
-        let header = tar_member::header(format!("lifeboat/patch/{n}").as_bytes(), &entry, patch.bytes);
-        tar.member(header.len() as u64 + patch.bytes)?;
-        tar.write(&header)?;
-        let at = tar.position();
+        let name = format!("lifeboat/patch/{n}");
+        let header = tar_member::header(name.as_bytes(), &entry, patch.bytes);
+        let at = tar.begin(name.as_bytes(), &header, patch.bytes, NO_STAMP)?;
         let (mut buffer, mut done) = (vec![0; 1 << 18], 0);
         while done < patch.bytes {
             let n = usize::try_from(patch.bytes - done).unwrap_or(usize::MAX).min(buffer.len());
@@ -493,7 +499,8 @@ impl<'a> Members<'a> {
         let path = self.scan.tree.path(index);
         for _ in 0..TRIES {
             let mut passing = Passing::new(self.sweep);
-            match self.large(&path, &mut file, &mut passing, tar)? {
+            let stamp = self.stamp(index, &file);
+            match self.large(&path, &mut file, stamp, &mut passing, tar)? {
                 Large::Whole(entry) => {
                     self.settle(index, &file);
                     self.leaked(index, passing.finish());
@@ -502,7 +509,7 @@ impl<'a> Members<'a> {
                 }
                 // What was written is the beginning of something that no longer is; a later member of the same name
                 // takes its place in any tar.
-                Large::Shrank => match source::open(self.root(index), &path, &mut self.names) {
+                Large::Shrank | Large::Other => match source::open(self.root(index), &path, &mut self.names) {
                     Ok(again) => file = again,
                     Err(NoFile::Vanished) => break,
                     Err(NoFile::Unreadable(e)) => {
@@ -551,7 +558,7 @@ impl<'a> Members<'a> {
             sweep.find(&self.small, &mut |hit| *seen.entry(hit.value).or_default() += 1);
         }
         self.leaked(index, seen);
-        let at = tar.whole(&path, &entry, &self.small)?;
+        let at = tar.whole_of(&path, &entry, &self.small, &entry.blake3)?;
         entry.at = (entry.size > 0).then_some(at);
         self.stored(index, &entry)
     }
@@ -563,6 +570,12 @@ impl<'a> Members<'a> {
         if changed || Look::of(&file.stat, 0, 0).stamp != self.scan.look(index).stamp {
             self.unsettle(index);
         }
+    }
+
+    /// What tells that a file is the same when an archive is continued; nothing where that could not be told.
+    fn stamp(&self, index: Index, file: &SourceFile) -> u64 {
+        let (seen, now) = (self.scan.look(index), Look::of(&file.stat, 0, 0).stamp);
+        if seen.young || seen.stamp != now { NO_STAMP } else { now }
     }
 
     /// What hashes a file of `size` bytes; a large one of the state block by block.
@@ -597,14 +610,14 @@ impl<'a> Members<'a> {
         &mut self,
         path: &[u8],
         file: &mut SourceFile,
+        stamp: u64,
         passing: &mut Passing<'_>,
         tar: &mut TarWriter,
     ) -> Result<Large> {
         let mut entry = self.guarded(file.entry.clone());
         let header = tar_member::header(path, &entry, file.stored);
-        tar.member(header.len() as u64 + file.stored)?;
-        tar.write(&header)?;
-        entry.at = (file.stored > 0).then_some(tar.position());
+        let at = tar.begin(path, &header, file.stored, stamp)?;
+        entry.at = (file.stored > 0).then_some(at);
         let mut hasher = self.digest(path, entry.size);
         let whole = [(0, entry.size)];
         let extents = entry.extents.clone();
@@ -625,7 +638,7 @@ impl<'a> Members<'a> {
                 Err(Err(e)) => return Err(e),
             };
             if let Some(problem) = problem {
-                let written = tar.position() - entry.at.unwrap_or(tar.position());
+                let written = tar.position() - at;
                 tar.zeros(file.stored - written + tar_member::padding(file.stored))?;
                 return Ok(problem);
             }
@@ -635,7 +648,7 @@ impl<'a> Members<'a> {
         hash_zeros(&mut hasher, entry.size - hashed);
         tar.zeros(tar_member::padding(stored))?;
         entry.blake3 = hasher.finish()?;
-        Ok(Large::Whole(Box::new(entry)))
+        Ok(if tar.end(entry.blake3) { Large::Whole(Box::new(entry)) } else { Large::Other })
     }
 
     fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
@@ -650,25 +663,30 @@ impl<'a> Members<'a> {
                 let path = self.scan.tree.path(index);
                 let mut entry = Entry { size: copy.size, extents: None, ..self.guarded(meta) };
                 let header = tar_member::header(&path, &entry, entry.size);
-                tar.member(header.len() as u64 + entry.size)?;
-                tar.write(&header)?;
-                entry.at = Some(tar.position());
-                let mut hasher = self.digest(&path, entry.size);
-                let mut passing = Passing::new(self.sweep);
-                let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
-                    hasher.update(bytes);
-                    passing.push(bytes);
-                });
-                let n = copied
-                    .map_err(|e| e.map_or_else(|e| e, |e| Error::failed("cannot read a database copy").because(e)))?;
-                if n != entry.size {
-                    return Err(Error::failed(
-                        "a database copy is shorter than it should be: this is a bug in lifeboat",
-                    ));
+                loop {
+                    entry.at = Some(tar.begin(&path, &header, entry.size, NO_STAMP)?);
+                    let mut hasher = self.digest(&path, entry.size);
+                    let mut passing = Passing::new(self.sweep);
+                    let copied = tar.copy(&mut *copy, entry.size, &mut |bytes| {
+                        hasher.update(bytes);
+                        passing.push(bytes);
+                    });
+                    let unreadable = |e| Error::failed("cannot read a database copy").because(e);
+                    let n = copied.map_err(|e| e.map_or_else(|e| e, unreadable))?;
+                    if n != entry.size {
+                        return Err(Error::failed(
+                            "a database copy is shorter than it should be: this is a bug in lifeboat",
+                        ));
+                    }
+                    tar.zeros(tar_member::padding(n))?;
+                    entry.blake3 = hasher.finish()?;
+                    if tar.end(entry.blake3) {
+                        self.leaked(index, passing.finish());
+                        break;
+                    }
+                    // An earlier run stored another image of it.
+                    copy.rewind().map_err(unreadable)?;
                 }
-                tar.zeros(tar_member::padding(n))?;
-                entry.blake3 = hasher.finish()?;
-                self.leaked(index, passing.finish());
                 self.stored(index, &entry)?;
                 self.record_database(index, &path, copy.facts);
             }
@@ -739,6 +757,8 @@ impl<'a> Members<'a> {
 enum Large {
     Whole(Box<Entry>),
     Shrank,
+    /// An earlier run stored something else, and nothing was written.
+    Other,
     Failed(std::io::Error),
 }
 

@@ -41,12 +41,7 @@ pub fn check(
     accept: bool,
     events: &mut Events<'_>,
 ) -> Result<Vec<String>> {
-    let key = key.derive(CONTEXT);
-    let tag = |text: &str| {
-        let mut tag = blake3::keyed_hash(&key, text.as_bytes()).to_hex().to_string();
-        tag.truncate(TAG_DIGITS);
-        tag
-    };
+    let tag = tagger(key);
     let now = parts(config, &tag);
     let text: Vec<String> = now.iter().map(|(part, (digest, _))| format!("{part} {digest}")).collect();
     let text = text.join("\n");
@@ -76,6 +71,39 @@ pub fn check(
     Ok(changes)
 }
 
+/// Makes the digests of the catalog anew for the key that follows on `old`: what was accepted stays accepted, and what
+/// was not is still not. To do it twice does no harm.
+///
+/// # Errors
+/// When the catalog cannot be read or written.
+pub fn hand_over(config: &Config, old: &SigningKey, new: &SigningKey, catalog: &Catalog) -> Result<()> {
+    let Some(fact) = catalog.fact(FACT)? else { return Ok(()) };
+    let (before, after) = (parts(config, &tagger(old)), parts(config, &tagger(new)));
+    let old_tag = tagger(old);
+    let new_tag = tagger(new);
+    let sources = config.sources.iter().map(|s| format!("{:?}", s.origin));
+    let renamed: BTreeMap<String, String> = sources.map(|origin| (old_tag(&origin), new_tag(&origin))).collect();
+    let line = |line: &str| -> Option<String> {
+        let (part, digest) = line.split_once(' ')?;
+        let name = renamed.get(part).map_or(part, String::as_str);
+        let accepted = before.get(part).is_some_and(|(known, _)| known == digest);
+        let digest = after.get(name).filter(|_| accepted).map_or(digest, |(known, _)| known);
+        Some(format!("{name} {digest}"))
+    };
+    let text: Vec<String> = fact.lines().filter_map(line).collect();
+    catalog.set_fact(FACT, &text.join("\n"))
+}
+
+/// Makes digests that say nothing to whoever does not have the key.
+fn tagger(key: &SigningKey) -> impl Fn(&str) -> String {
+    let key = key.derive(CONTEXT);
+    move |text| {
+        let mut tag = blake3::keyed_hash(&key, text.as_bytes()).to_hex().to_string();
+        tag.truncate(TAG_DIGITS);
+        tag
+    }
+}
+
 /// Digests of what counts, each with its name for a person. Nothing in it names a source: that may be a secret.
 fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (String, String)> {
     let recipients = |list: &[String]| {
@@ -85,16 +113,52 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
     };
     let mut out = BTreeMap::from([
         ("store".to_owned(), (tag(&config.store), "the store".to_owned())),
+        ("mirrors".to_owned(), {
+            let stores: Vec<&str> = config.mirrors.iter().map(|m| m.store.as_str()).collect();
+            (tag(&stores.join("\n")), "the mirrors".to_owned())
+        }),
         ("state".to_owned(), (recipients(&config.state.recipients), "who can open the state archive".to_owned())),
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
     let guard = tag(&format!("{:?}", config.guard));
     out.insert("guard".to_owned(), (guard, "what makes a snapshot suspicious".to_owned()));
     for (number, source) in config.sources.iter().enumerate() {
-        let Source { origin, include, exclude, secret, state } = source;
+        let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);
         let rules = tag(&format!("{include:?} {exclude:?} {secret:?} {state:?}"));
         out.insert(tag(&format!("{origin:?}")), (rules, what));
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "name = \"vm1\"\nstore = \"/backup\"\n[state]\nrecipients = [\"age1aaa\"]\n[secrets]\n\
+                          recipients = [\"age1bbb\"]\n[[source]]\npath = \"~/a\"\n[[source]]\npath = \"~/b\"\n";
+
+    #[test]
+    fn a_new_signing_key_accepts_what_was_accepted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let (old, new) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let config = Config::parse(CONFIG).unwrap();
+        let changes = |config: &Config, key: &SigningKey| check(config, key, &catalog, false, &mut |_| {}).unwrap();
+        assert!(changes(&config, &old).is_empty());
+        // Twice, as after a crash in between.
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        assert!(changes(&config, &new).is_empty());
+
+        // What changed before the hand-over, or while it was interrupted, is told after it.
+        let other = CONFIG.replace("age1bbb", "age1eve").replace("path = \"~/b\"", "path = \"~/b\"\nexclude = [\"x\"]");
+        let other = Config::parse(&other.replace("[[source]]\npath = \"~/a\"\n", "")).unwrap();
+        check(&config, &old, &catalog, true, &mut |_| {}).unwrap();
+        assert_eq!(changes(&other, &old).len(), 3);
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        assert_eq!(changes(&other, &new).len(), 3);
+    }
 }

@@ -1,19 +1,23 @@
 //! `lifeboat prune`: removes what is past its life from a store without a lifecycle of its own.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
-use super::session::{Configured, configuration, open_catalog, signing_key};
+use super::session::{Configured, configuration, open_catalog};
+use super::signing::{follow, in_force, signing};
 use super::snapshots::{self, Doubts, Found, Standing};
 use super::write_archive::settle;
-use super::{Event, Events, Report, bytes_text, count_text};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
 use crate::model::chain::Link;
 use crate::model::config::Config;
+use crate::model::path::printable;
 use crate::model::prune::{self, Held, Question};
-use crate::model::store_key::{COMMIT, MANIFEST, SIGNATURE};
-use crate::stream::sign::PublicKey;
+use crate::model::store_key::{Archive, COMMIT, MANIFEST, SIGNATURE, SnapshotId};
+use crate::stream::signers::Signers;
 
 /// What `prune` was asked to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +43,15 @@ pub struct Gone {
     pub stored: u64,
 }
 
+/// One archive that is past its life and may not be removed.
+#[derive(Debug, Serialize)]
+pub struct Refused {
+    /// Where it stands.
+    pub place: String,
+    /// Why it stays.
+    pub why: String,
+}
+
 /// What `prune` did.
 #[derive(Debug, Serialize)]
 pub struct Done {
@@ -52,12 +65,23 @@ pub struct Done {
     pub removed: Vec<Gone>,
     /// Bytes that it had on the store.
     pub bytes: u64,
+    /// What the store did not let go, such as what a bucket locks.
+    pub refused: Vec<Refused>,
     /// Archives that are left.
     pub left: usize,
     /// How many more may go once the clock is witnessed.
     pub waiting: usize,
     /// Archives that do not verify, which are left alone.
     pub unverified: usize,
+}
+
+impl Done {
+    /// What a run that pruned by the way says of what was refused.
+    pub(super) fn warning(&self) -> Option<String> {
+        let first = self.refused.first()?;
+        let n = count_text(self.refused.len() as u64, "archive");
+        Some(format!("{n} past their life could not be removed from {}: {}: {}", self.store, first.place, first.why))
+    }
 }
 
 impl Report for Done {
@@ -90,6 +114,10 @@ impl Report for Done {
         }
         out
     }
+
+    fn problems(&self) -> Vec<String> {
+        self.refused.iter().map(|r| format!("past its life and not removed: {}: {}", r.place, r.why)).collect()
+    }
 }
 
 /// Removes what is past its life.
@@ -102,15 +130,20 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         return Err(Error::not_there("there is no configuration here").hint("`lifeboat init` makes one"));
     };
     let store = Store::open(world, &config.store, Access::Existing)?;
-    let key = signing_key(world, &file)?.public();
     let _lock = if args.dry_run { None } else { Some(Lock::take(&world.state_dir(&config.name))?) };
     if !args.dry_run {
         // What is signed and not yet committed looks like remains, and is finished first.
         let catalog = open_catalog(world, &config.name)?;
+        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
         settle(world, &config.name, &store, &catalog, events)?;
     }
+    let own = signing(world, &file)?;
     events(Event::Phase("looking at the store"));
-    prune(world, &store, &config, &key, Request { args: *args, began: i64::MAX })
+    let signers = match args.dry_run {
+        true => follow(&store, &config.name, own.signers)?.signers,
+        false => in_force(&store, &config.name, &own)?,
+    };
+    prune(world, &store, &config, &signers, Request { args: *args, began: i64::MAX })
 }
 
 /// The same after a backup that began at `now`, in Unix seconds, and holds the lock: for a store on the local disk.
@@ -118,8 +151,8 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
 ///
 /// # Errors
 /// As [`run`].
-pub fn after_backup(world: &World, store: &Store, config: &Config, key: &PublicKey, now: i64) -> Result<Done> {
-    prune(world, store, config, key, Request { args: Args::default(), began: now })
+pub fn after_backup(world: &World, store: &Store, config: &Config, signers: &Signers, now: i64) -> Result<Done> {
+    prune(world, store, config, signers, Request { args: Args::default(), began: now })
 }
 
 /// What is asked, and since when.
@@ -129,20 +162,24 @@ struct Request {
     began: i64,
 }
 
-fn prune(world: &World, store: &Store, config: &Config, key: &PublicKey, request: Request) -> Result<Done> {
-    let all = snapshots::load(store, &config.name, Some(key))?;
+fn prune(world: &World, store: &Store, config: &Config, signers: &Signers, request: Request) -> Result<Done> {
+    let all = snapshots::load(store, &config.name, Some(signers))?;
     let total = all.len();
     let doubts = Doubts::of(&all);
     let judged = all.iter().filter_map(|found| Some((found, held(found, &doubts)?)));
     let (ours, held): (Vec<&Found>, Vec<Held>) = judged.unzip();
     let Request { args, began } = request;
     let plan = prune::plan(&Question { held: &held, now: world.now(), began, clock_is_right: args.yes });
-    let mut removed = Vec::new();
+    let (mut removed, mut refused) = (Vec::new(), Vec::new());
+    // What somebody that stays leans on stays, too.
+    let mut needed: HashSet<&SnapshotId> = HashSet::new();
     for index in plan.remove {
         let found = ours[index];
-        if !args.dry_run {
-            world.check_stop()?;
-            remove(store, found)?;
+        world.check_stop()?;
+        if let Some(why) = stays(store, found, &needed, args.dry_run)? {
+            needed.extend(&found.place.parent);
+            refused.push(Refused { place: found.place.directory(), why });
+            continue;
         }
         removed.push(Gone {
             archive: found.place.archive.word(),
@@ -161,7 +198,26 @@ fn prune(world: &World, store: &Store, config: &Config, key: &PublicKey, request
         waiting: plan.waiting,
         unverified: total - held.len(),
         removed,
+        refused,
     })
+}
+
+/// Removes an archive, unless it has to stay; then why. A bucket may lock what is in it for a time.
+fn stays(store: &Store, found: &Found, needed: &HashSet<&SnapshotId>, dry_run: bool) -> Result<Option<String>> {
+    if found.place.archive == Archive::State && needed.contains(&found.place.id) {
+        return Ok(Some("what leans on it stays".to_owned()));
+    }
+    if dry_run {
+        return Ok(None);
+    }
+    match remove(store, found) {
+        Ok(()) => Ok(None),
+        Err(e) if Store::is_refusal(&e) => {
+            let words: Vec<String> = std::iter::once(e.to_string()).chain(e.causes()).collect();
+            Ok(Some(printable(words.join(": ").as_bytes())))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// What the plan has to know of an archive; `None` for one that does not verify.
@@ -186,7 +242,10 @@ fn held(found: &Found, doubts: &Doubts<'_>) -> Option<Held> {
 }
 
 /// Removes an archive: first its commit, so that what is left after a crash counts for nothing; then the rest.
-fn remove(store: &Store, found: &Found) -> Result<()> {
+///
+/// # Errors
+/// When something of it may not be deleted, or cannot.
+pub(super) fn remove(store: &Store, found: &Found) -> Result<()> {
     let order = |name: &str| match name {
         COMMIT => 0,
         SIGNATURE => 1,

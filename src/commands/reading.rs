@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use super::opened::{Opened, open};
-use super::session::{Configured, Keys, configuration, signing_key};
+use super::session::{Keys, configuration};
+use super::signing::follow;
 use super::snapshots::{self, Choice, Doubts, Found, Standing, Wanted, choose, choose_good};
+use super::whereabouts::{Named, named, no_series, trusted};
 use super::{Event, Events};
 use crate::error::{Error, Result};
 use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::kit::Which;
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, SnapshotId, is_name};
+use crate::model::store_key::{Archive, SnapshotId};
 use crate::stream::age_keys::Identities;
-use crate::stream::sign::PublicKey;
 
 /// Where to read, and with what.
 #[derive(Clone, Debug, Default)]
@@ -62,15 +63,21 @@ impl Reading {
         let configured = configuration(world)?;
         let config = configured.as_ref().map(|c| &c.config);
         let keys = Keys::find(world, place.identity.as_deref(), config, which)?;
-        let (url, series) = whereabouts(place, &keys, configured.as_ref())?;
+        let (store, series) = (place.store.as_deref(), place.name.as_deref());
+        let Named { url, series } = named(store, series, Some(&keys), configured.as_ref())?;
+        let series = series.ok_or_else(no_series)?;
         let store = Store::open(world, &url, Access::Existing)?;
-        let key = public_key(world, &keys, configured.as_ref())?;
-        if key.is_none() && !place.allow_unsigned {
+        let trusted = trusted(world, Some(&keys), configured.as_ref(), Some(&series))?;
+        if trusted.is_none() && !place.allow_unsigned {
             return Err(Error::failed("there is no key here to check signatures with").hint(
                 "use the recovery kit, which holds it, or --allow-unsigned to trust whoever can write to the store",
             ));
         }
-        let found = snapshots::load(&store, &series, key.as_ref())?;
+        let followed = trusted.map(|trusted| follow(&store, &series, trusted)).transpose()?;
+        for line in followed.iter().flat_map(|f| &f.refused) {
+            events(Event::Warning(line.clone()));
+        }
+        let found = snapshots::load(&store, &series, followed.as_ref().map(|f| &f.signers))?;
         let Where { allow_unsigned, good, .. } = *place;
         let how = How { allow_unsigned, good, now: world.now() };
         let reading = Reading { series, store, found, allow_unsigned, how, keys };
@@ -154,35 +161,6 @@ pub fn which_of(archive: Archive) -> Which {
         Archive::State => Which::State,
         Archive::Secrets => Which::Secrets,
     }
-}
-
-/// Store and series: as told, else as the kit says, else as configured.
-pub(super) fn whereabouts(place: &Where, keys: &Keys, configured: Option<&Configured>) -> Result<(String, String)> {
-    let filled = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
-    let kit = keys.kit();
-    let config = configured.map(|c| &c.config);
-    let url =
-        place.store.clone().or_else(|| kit.and_then(|k| filled(&k.store))).or_else(|| config.map(|c| c.store.clone()));
-    let url = url.ok_or_else(|| {
-        Error::not_there("no store was named, and neither a kit nor a configuration names one")
-            .hint("name the recovery kit with --identity, or the store with --store")
-    })?;
-    let series =
-        place.name.clone().or_else(|| kit.and_then(|k| filled(&k.series))).or_else(|| config.map(|c| c.name.clone()));
-    let series = series.ok_or_else(|| {
-        Error::usage("no series was named, and neither a kit nor a configuration names one").hint("name it with --name")
-    })?;
-    if !is_name(&series) {
-        return Err(Error::usage(format!("`{}` is no name of a series", printable(series.as_bytes()))));
-    }
-    Ok((url, series))
-}
-
-pub(super) fn public_key(world: &World, keys: &Keys, configured: Option<&Configured>) -> Result<Option<PublicKey>> {
-    if let Some(key) = keys.public_key()? {
-        return Ok(Some(key));
-    }
-    Ok(configured.and_then(|c| signing_key(world, &c.file).ok()).map(|key| key.public()))
 }
 
 /// Says what was passed over, and what is read though nobody vouches for it.

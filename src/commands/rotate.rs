@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::init::{refuse_beside_store, write_config, write_kit};
-use super::keys::{configured, opening};
-use super::session::{Configured, Keys, open_catalog, signing_key};
-use super::{Event, Events, Report, backup, policy};
+use super::init::write_config;
+use super::keys::configured;
+use super::kits::{self, refuse_beside_store, write_kit};
+use super::session::{Configured, Keys, open_catalog};
+use super::signing::signing;
+use super::write_archive::settle;
+use super::{Event, Events, Report, backup, hand_over, policy};
 use crate::error::{At as _, Error, Kind, Result};
+use crate::host::catalog::Catalog;
 use crate::host::keyring;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
@@ -17,20 +21,32 @@ use crate::model::config::{Config, Identity};
 use crate::model::kit::{Kit, Opening, Which};
 use crate::model::path::printable_path;
 use crate::stream::age_keys;
+use crate::stream::sign::SigningKey;
 
-/// What `keys rotate` was asked to do.
+/// What `keys rotate` was asked to do. With none of the three it makes new identities for both archives.
 #[derive(Clone, Debug, Default)]
 pub struct Args {
-    /// New keys for the state archive.
+    /// A new identity for the state archive.
     pub state: bool,
-    /// New keys for the secrets bundle; with neither of the two for both.
+    /// A new identity for the secrets bundle.
     pub secrets: bool,
+    /// A new signing key.
+    pub signing: bool,
     /// The new kit. It must not be there.
     pub kit: PathBuf,
     /// The old kit, where this host does not hold the identities.
     pub identity: Option<PathBuf>,
     /// Protect the new kit with a passphrase.
     pub passphrase: bool,
+}
+
+impl Args {
+    /// Whose identities are made anew.
+    fn identities(&self) -> Vec<Which> {
+        let both = !self.state && !self.secrets && !self.signing;
+        let asked = [(Which::State, self.state), (Which::Secrets, self.secrets)];
+        asked.into_iter().filter(|(_, asked)| *asked || both).map(|(which, _)| which).collect()
+    }
 }
 
 /// What was rotated.
@@ -40,8 +56,10 @@ pub struct Rotated {
     pub series: String,
     /// The new kit.
     pub kit: String,
-    /// `state`, `secrets`: what is sealed to new keys from now on.
+    /// `state`, `secrets`: what is sealed to new keys from now on; `signing`: what is signed with a new one.
     pub rotated: Vec<&'static str>,
+    /// The number from which on the new signing key signs.
+    pub from_seq: Option<u64>,
     /// The bundle that was written at once; none where there are no secrets.
     pub bundle: Option<String>,
     /// What is left for a person to do.
@@ -51,44 +69,90 @@ pub struct Rotated {
 impl Report for Rotated {
     fn text(&self) -> String {
         let mut out = format!("series {} has new keys for {}\n", self.series, self.rotated.join(" and "));
-        out.push_str(&format!("  recovery kit   {}, which opens what the old one opens, too\n", self.kit));
+        let old = if self.from_seq.is_some() { "restores" } else { "opens" };
+        out.push_str(&format!("  recovery kit   {}, which {old} what the old one {old}, too\n", self.kit));
         if let Some(bundle) = &self.bundle {
             out.push_str(&format!("  secrets        {bundle}\n"));
         }
         for note in &self.notes {
             out.push_str(&format!("{note}\n"));
         }
-        out.push_str(
-            "What was written before is still sealed to the old keys: whoever has those reads it until it expires.\n",
-        );
+        if let Some(from_seq) = self.from_seq {
+            out.push_str(&format!(
+                "The old signing key signs no number from {from_seq} on. The old kit still restores, and cannot continue \
+                 the series.\n"
+            ));
+        }
+        if self.rotated.iter().any(|what| *what != SIGNING) {
+            out.push_str(
+                "What was written before is still sealed to the old keys: whoever has those reads it until it expires.\n",
+            );
+        }
         out
     }
 }
 
-/// Makes new identities, a kit with new and old ones, puts the new recipients into the configuration, and writes a bundle.
+/// The word for the signing key in a report.
+const SIGNING: &str = "signing";
+
+/// Makes new keys, a kit with new and old ones, puts the new ones in force on this host, and writes a bundle.
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] where the old identities are not at hand; when the configuration has changes that nobody accepted;
-/// when the kit cannot be written and proved. The old keys stay in force then.
+/// when the kit cannot be written and proved. The old keys stay in force then. When a new signing key cannot be handed
+/// over to, the next backup goes on with it, and the new kit is the one to keep.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Rotated> {
     let Configured { mut config, file } = configured(world)?;
-    let signing = signing_key(world, &file)?;
     let store = Store::open(world, &config.store, Access::Existing)?;
     refuse_beside_store(&store, &args.kit)?;
-    refuse_unaccepted(world, &config, &signing, events)?;
+    let lock = Lock::take(&world.state_dir(&config.name))?;
+    let catalog = open_catalog(world, &config.name)?;
+    // What an earlier try decided comes first, and what was signed before counts with the key that signed it.
+    hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+    let own = signing(world, &file)?;
+    settle(world, &config.name, &store, &catalog, events)?;
+    refuse_unaccepted(&config, &own.key, &catalog, events)?;
     let mut keys = Keys::find(world, args.identity.as_deref(), Some(&config), &[Which::State, Which::Secrets])?;
-    let all = |which| args.state == args.secrets || if which == Which::State { args.state } else { args.secrets };
-    let mut kit = Kit {
-        series: config.name.clone(),
-        store: config.store.clone(),
-        state: Some(opening(&config, &mut keys, Which::State)?),
-        secrets: Some(opening(&config, &mut keys, Which::Secrets)?),
-        signing_public: Some(signing.public().to_base64()),
-        signing_secret: Some(signing.to_base64()),
-        loose: Vec::new(),
+    let mut kit = kits::in_force(&config, &mut keys, &own)?;
+    let next = args.signing.then(|| hand_over::prepare(world, &config, &store, &own, &catalog)).transpose()?;
+    if let Some(next) = &next {
+        kit = kits::signed_by(kit, next);
+    }
+    let rotated = args.identities();
+    renew(&rotated, &mut kit, &mut config, &keys);
+    write_kit(world, args.passphrase, &kit, &args.kit)?;
+    let kept = keep(world, &config, &kit, &rotated).and_then(|notes| {
+        next.as_ref().map_or(Ok(()), |next| hand_over::decide(&file, next))?;
+        Ok(notes)
+    });
+    let mut notes = match kept {
+        Ok(notes) => notes,
+        Err(e) => {
+            // A kit of keys that are not in force would only confuse.
+            std::fs::remove_file(&args.kit).at("remove", &args.kit)?;
+            return Err(e);
+        }
     };
-    let mut rotated = Vec::new();
-    for which in [Which::State, Which::Secrets].into_iter().filter(|which| all(*which)) {
+    if !rotated.is_empty() {
+        write_config(&file, &config)?;
+    }
+    hand_over::settle(world, &config, &file, &store, &catalog, events).inspect_err(|_| {
+        let kit = printable_path(&args.kit);
+        events(Event::Warning(format!("{kit} holds the new keys, and is the recovery kit to keep from now on")));
+    })?;
+    drop((catalog, lock));
+    if rotated.contains(&Which::State) {
+        notes.push("The next backup of the state is a full one, for the new key.".to_owned());
+    }
+    let bundle = write_bundle(world, events)?;
+    let words = rotated.iter().map(|which| which.name()).chain(next.as_ref().map(|_| SIGNING)).collect();
+    let from_seq = next.map(|next| next.signers.from_seq());
+    Ok(Rotated { series: config.name, kit: printable_path(&args.kit), rotated: words, from_seq, bundle, notes })
+}
+
+/// New identities in kit and configuration; whatever opened anything so far opens it still.
+fn renew(rotated: &[Which], kit: &mut Kit, config: &mut Config, keys: &Keys) {
+    for which in rotated {
         let (recipient, identities) = age_keys::generate();
         let (place, recipients) = match which {
             Which::State => (&mut kit.state, &mut config.state.recipients),
@@ -97,57 +161,26 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Rotate
         if let Some(old) = place.replace(Opening { recipient: recipient.clone(), identities }) {
             recipients.iter_mut().filter(|r| **r == old.recipient).for_each(|r| r.clone_from(&recipient));
         }
-        rotated.push(which);
     }
-    // Whatever opened anything so far opens it still.
-    for which in [Which::State, Which::Secrets] {
-        for text in keys.texts(which) {
-            let mut known = kit.state.iter().chain(&kit.secrets).map(|o| &o.identities).chain(&kit.loose);
-            if known.all(|k| k.expose_secret().trim() != text.expose_secret().trim()) {
-                kit.loose.push(SecretString::from(text.expose_secret().trim()));
-            }
-        }
-    }
-    let there = args.kit.symlink_metadata().is_ok();
-    let put = write_kit(world, args.passphrase, &kit, &args.kit).and_then(|()| keep(world, &config, &kit, &rotated));
-    let mut notes = match put {
-        Ok(notes) => notes,
-        Err(e) => {
-            // A kit of keys that are not in force would only confuse; one that was there before is not ours to remove.
-            if !there && args.kit.exists() {
-                std::fs::remove_file(&args.kit).at("remove", &args.kit)?;
-            }
-            return Err(e);
-        }
-    };
-    write_config(&file, &config)?;
-    if rotated.contains(&Which::State) {
-        notes.push("The next backup of the state is a full one, for the new key.".to_owned());
-    }
+    kits::keep_all(kit, keys);
+}
+
+/// A bundle for the new keys, at once; nothing where there are no secrets.
+fn write_bundle(world: &World, events: &mut Events<'_>) -> Result<Option<String>> {
     let asked = backup::Args { secrets_only: true, accept_policy: true, ..backup::Args::default() };
-    let bundle = match backup::run(world, &asked, events) {
-        Ok(done) => done.secrets.map(|written| written.id),
-        // An agent without secrets has nothing to be sealed anew.
-        Err(e) if e.kind() == Kind::NotThere => None,
+    match backup::run(world, &asked, events) {
+        Ok(done) => Ok(done.secrets.map(|written| written.id)),
+        Err(e) if e.kind() == Kind::NotThere => Ok(None),
         Err(e) => {
             events(Event::Warning("the new keys are in force, but no bundle could be written yet".to_owned()));
-            return Err(e.hint("the next `lifeboat backup` writes one"));
+            Err(e.hint("the next `lifeboat backup` writes one"))
         }
-    };
-    let words = rotated.iter().map(|which| which.name()).collect();
-    Ok(Rotated { series: config.name, kit: printable_path(&args.kit), rotated: words, bundle, notes })
+    }
 }
 
 /// A rotation accepts its own change of recipients, and must not accept others along with it.
-fn refuse_unaccepted(
-    world: &World,
-    config: &Config,
-    signing: &crate::stream::sign::SigningKey,
-    events: &mut Events<'_>,
-) -> Result<()> {
-    let _lock = Lock::take(&world.state_dir(&config.name))?;
-    let catalog = open_catalog(world, &config.name)?;
-    if policy::check(config, signing, &catalog, false, events)?.is_empty() {
+fn refuse_unaccepted(config: &Config, key: &SigningKey, catalog: &Catalog, events: &mut Events<'_>) -> Result<()> {
+    if policy::check(config, key, catalog, false, events)?.is_empty() {
         return Ok(());
     }
     Err(Error::failed("the configuration has changes that were not accepted, so no keys are made for it")

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::bundle_values::{Valued, values};
 use super::opened::header;
-use super::reading::{Where, public_key, whereabouts};
 use super::session::{Keys, configuration};
+use super::signing::follow;
 use super::snapshots::{self, Found, Wanted, choose};
+use super::whereabouts::{Named, named, no_series, trusted};
 use super::write_archive::clock_text;
 use super::{Event, Events, Report, count_text};
 use crate::error::{Error, Result};
@@ -56,13 +57,14 @@ impl Bundles {
         let configured = configuration(world)?;
         let config = configured.as_ref().map(|c| &c.config);
         let keys = Keys::find(world, args.identity.as_deref(), config, &[Which::Secrets])?;
-        let named = Where { store: args.store.clone(), name: args.series.clone(), ..Where::default() };
-        let (url, series) = whereabouts(&named, &keys, configured.as_ref())?;
+        let (store, series) = (args.store.as_deref(), args.series.as_deref());
+        let Named { url, series } = named(store, series, Some(&keys), configured.as_ref())?;
+        let series = series.ok_or_else(no_series)?;
         let store = Store::open(world, &url, Access::Existing)?;
-        let key = public_key(world, &keys, configured.as_ref())?.ok_or_else(|| {
+        let trusted = trusted(world, Some(&keys), configured.as_ref(), Some(&series))?.ok_or_else(|| {
             Error::failed("there is no key here to check signatures with").hint("use the recovery kit, which holds it")
         })?;
-        let found = snapshots::load(&store, &series, Some(&key))?;
+        let found = snapshots::load(&store, &series, Some(&follow(&store, &series, trusted)?.signers))?;
         Ok(Bundles { store, found, keys, now: world.now() })
     }
 
@@ -138,6 +140,8 @@ pub struct ListedValue {
     pub since: String,
     /// Days since then.
     pub days: i64,
+    /// Whether it is too short or too common to be searched for in the state.
+    pub unsearched: bool,
 }
 
 impl Report for Listed {
@@ -145,7 +149,8 @@ impl Report for Listed {
         let mut out = String::new();
         for value in &self.values {
             let days = count_text(value.days.max(0).cast_unsigned(), "day");
-            out.push_str(&format!("{:<32}  {:>9}  {}\n", shown_name(&value.name), days, value.file));
+            let note = if value.unsearched { "  (too short or common to be searched for)" } else { "" };
+            out.push_str(&format!("{:<32}  {:>9}  {}{note}\n", shown_name(&value.name), days, value.file));
         }
         out.push_str(&format!("{} in bundle {}\n", count_text(self.values.len() as u64, "value"), self.bundle));
         out
@@ -173,7 +178,8 @@ pub fn list(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Liste
         }
         let days = now.saturating_sub(since.place.id.unix_seconds()) / DAY_SECONDS;
         let file = printable(&value.path);
-        out.values.push(ListedValue { name: value.name.clone(), file, since: time(since), days });
+        let (since, unsearched) = (time(since), !value.is_searched);
+        out.values.push(ListedValue { name: value.name.clone(), file, since, days, unsearched });
     }
     Ok(out)
 }

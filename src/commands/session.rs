@@ -1,20 +1,23 @@
 //! What most commands begin with: the configuration, the store, the keys.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::{plugins, signing};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::host::identity::{self, Found};
-use crate::host::private_file::{read_granted_file, read_private_file};
 use crate::host::world::World;
 use crate::host::{catalog, prompt};
 use crate::model::commit::Commit;
 use crate::model::config::{Config, Identity};
 use crate::model::kit::{Kit, Which, is_protected};
 use crate::model::path::printable_path;
-use crate::stream::age_keys::{self, Identities};
-use crate::stream::sign::{PublicKey, SigningKey};
+use crate::stream::age_keys::{self, Identities, Recipients};
+use crate::stream::plugin::Plugins;
+use crate::stream::sign::SigningKey;
+use crate::stream::signers::Signers;
 
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -51,7 +54,7 @@ pub fn configuration(world: &World) -> Result<Option<Configured>> {
 
 /// Where the signing key of a configuration is.
 pub fn signing_key_file(config_file: &Path) -> PathBuf {
-    config_file.with_file_name("signing.key")
+    signing::key_file(config_file)
 }
 
 /// Reads the signing key: a systemd credential, else the file beside the configuration.
@@ -59,20 +62,7 @@ pub fn signing_key_file(config_file: &Path) -> PathBuf {
 /// # Errors
 /// When there is none, or it cannot be used.
 pub fn signing_key(world: &World, config_file: &Path) -> Result<SigningKey> {
-    let credential = world.var("CREDENTIALS_DIRECTORY").map(|d| Path::new(d).join("lifeboat-signing"));
-    let credential = credential.filter(|c| c.exists());
-    let granted = credential.is_some();
-    let file = credential.unwrap_or_else(|| signing_key_file(config_file));
-    let read = if granted { read_granted_file(&file) } else { read_private_file(&file) };
-    let bytes = read.map_err(|e| {
-        if e.kind() != Kind::NotThere {
-            return e;
-        }
-        Error::not_there(format!("the signing key {} is not there", printable_path(&file)))
-            .hint("`lifeboat init --kit KIT` puts it back from the recovery kit")
-    })?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::failed("the signing key is not text"))?;
-    SigningKey::from_text(text)
+    signing::signing(world, config_file).map(|signing| signing.key)
 }
 
 /// A kit, or whatever else holds identities, that was found.
@@ -89,6 +79,8 @@ pub struct Keys {
     kits: Vec<Held>,
     /// What was tried and gave nothing.
     found: Vec<(Which, Found)>,
+    /// What identities of plugins are used with.
+    plugins: Arc<dyn Plugins>,
 }
 
 impl Keys {
@@ -99,7 +91,7 @@ impl Keys {
     pub fn find(world: &World, file: Option<&Path>, config: Option<&Config>, wanted: &[Which]) -> Result<Keys> {
         let credentials = world.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let env = world.var("LIFEBOAT_IDENTITY").and_then(|v| v.to_str()).map(SecretString::from);
-        let mut keys = Keys { kits: Vec::new(), found: Vec::new() };
+        let mut keys = Keys { kits: Vec::new(), found: Vec::new(), plugins: plugins::of(world) };
         // What was named holds whatever it holds; any other source was asked for the identity of one archive.
         let named = file.is_some() || env.is_some();
         for which in wanted {
@@ -138,7 +130,7 @@ impl Keys {
     pub fn identities(&mut self, which: Which) -> Result<Identities> {
         let texts = self.texts(which);
         if !texts.is_empty() {
-            return Identities::parse(texts);
+            return Ok(Identities::parse(texts)?.with(&self.plugins));
         }
         let found = match self.found.iter().position(|(w, _)| *w == which) {
             Some(at) => self.found.remove(at).1,
@@ -146,6 +138,15 @@ impl Keys {
             None => return Err(Error::new(Kind::NoIdentity, format!("no identity at hand opens {}", which.archive()))),
         };
         Err(found.into_error(which))
+    }
+
+    /// Proves that what was found for an archive opens what is sealed to `recipients`.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn prove(&self, which: Which, recipients: &[String]) -> Result<()> {
+        let identities = Identities::parse(self.texts(which))?.with(&self.plugins);
+        age_keys::prove(&Recipients::parse(recipients)?.with(&self.plugins)?, &identities)
     }
 
     /// Whether anything was found for the archive.
@@ -177,13 +178,13 @@ impl Keys {
         self.kits.iter().map(|held| &held.kit).find(|k| !k.series.is_empty() || !k.store.is_empty())
     }
 
-    /// The key that signatures are checked with, as far as a kit holds it.
+    /// Who signs, as far as a kit holds it.
     ///
     /// # Errors
-    /// When the kit's key is malformed.
-    pub fn public_key(&self) -> Result<Option<PublicKey>> {
-        let text = self.kits.iter().find_map(|held| held.kit.signing_public.as_ref());
-        text.map(|t| PublicKey::from_text(t)).transpose()
+    /// When what the kit says is malformed.
+    pub fn signers(&self) -> Result<Option<Signers>> {
+        let kit = self.kits.iter().map(|held| &held.kit).find(|kit| kit.signing_public.is_some());
+        kit.map_or(Ok(None), signing::of_kit)
     }
 }
 

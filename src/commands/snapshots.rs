@@ -8,7 +8,7 @@ use crate::host::store::Store;
 use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Reference, SIGNATURE_BYTES_MAX};
 use crate::model::path::printable;
 use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, SIGNATURE, SnapshotId};
-use crate::stream::sign::{self, PublicKey};
+use crate::stream::signers::Signers;
 
 /// Seconds in a day.
 const DAY_SECONDS: i64 = 86_400;
@@ -36,9 +36,14 @@ pub struct Found {
     pub standing: Standing,
     /// SHA-256 of its commit.
     pub commit_sha256: [u8; 32],
+    /// SHA-256 of the commit's signature.
+    pub signature_sha256: [u8; 32],
     /// Its objects and their sizes, as listed.
     pub objects: BTreeMap<String, u64>,
 }
+
+/// What is listed of an archive: where it stands, and its objects with their sizes.
+pub type Listed = (Place, BTreeMap<String, u64>);
 
 impl Found {
     /// The commit, if it verifies.
@@ -92,26 +97,14 @@ impl<'a> Doubts<'a> {
     }
 }
 
-/// All archives of a series, by time of their ids.
+/// All archives of a series, by time of their ids, judged by who signs for it.
 ///
 /// # Errors
 /// When the store cannot be listed or read.
-pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<Found>> {
-    let mut directories: Vec<String> = store.list_directories("state")?;
-    directories.iter_mut().for_each(|tier| *tier = format!("{tier}/{series}"));
-    directories.push(format!("secrets/{series}"));
-    directories.push(format!("{SECRETS_PINNED}/{series}"));
-    let mut places: BTreeMap<String, (Place, BTreeMap<String, u64>)> = BTreeMap::new();
-    for directory in directories {
-        for listed in store.list(&directory)? {
-            if let Some((place, name)) = Place::parse(&listed.key).filter(|(p, _)| p.series == series) {
-                let entry = places.entry(place.directory()).or_insert_with(|| (place.clone(), BTreeMap::new()));
-                entry.1.insert(name.to_owned(), listed.size);
-            }
-        }
-    }
+pub fn load(store: &Store, series: &str, signers: Option<&Signers>) -> Result<Vec<Found>> {
+    let places = listed(store, series)?;
     let mut out: Vec<Found> =
-        places.into_values().map(|(place, objects)| judge(store, key, place, objects)).collect::<Result<_>>()?;
+        places.into_values().map(|(place, objects)| judge(store, signers, place, objects)).collect::<Result<_>>()?;
     // Within a second ids are random, and only the signed numbers know.
     out.sort_by(|a, b| {
         let key = |f: &Found| (f.place.id.unix_seconds(), seq(f));
@@ -122,22 +115,49 @@ pub fn load(store: &Store, series: &str, key: Option<&PublicKey>) -> Result<Vec<
     Ok(out)
 }
 
+/// All archives of a series by directory, as they are listed: nothing of them is read.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn listed(store: &Store, series: &str) -> Result<BTreeMap<String, Listed>> {
+    let mut directories: Vec<String> = store.list_directories("state")?;
+    directories.iter_mut().for_each(|tier| *tier = format!("{tier}/{series}"));
+    directories.push(format!("secrets/{series}"));
+    directories.push(format!("{SECRETS_PINNED}/{series}"));
+    let mut places: BTreeMap<String, Listed> = BTreeMap::new();
+    for directory in directories {
+        for listed in store.list(&directory)? {
+            if let Some((place, name)) = Place::parse(&listed.key).filter(|(p, _)| p.series == series) {
+                let entry = places.entry(place.directory()).or_insert_with(|| (place.clone(), BTreeMap::new()));
+                entry.1.insert(name.to_owned(), listed.size);
+            }
+        }
+    }
+    Ok(places)
+}
+
 /// One archive, judged by its commit and signature alone; its objects are not listed.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn look_at(store: &Store, key: &PublicKey, place: Place) -> Result<Found> {
-    judge(store, Some(key), place, BTreeMap::new())
+pub fn look_at(store: &Store, signers: &Signers, place: Place) -> Result<Found> {
+    judge(store, Some(signers), place, BTreeMap::new())
 }
 
-fn judge(store: &Store, key: Option<&PublicKey>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
-    let mut found = Found { place, standing: Standing::Incomplete, commit_sha256: [0; 32], objects };
+/// One archive, judged by its commit and signature, with its objects as they were listed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn judge(store: &Store, signers: Option<&Signers>, place: Place, objects: BTreeMap<String, u64>) -> Result<Found> {
+    let (standing, none) = (Standing::Incomplete, [0; 32]);
+    let mut found = Found { place, standing, commit_sha256: none, signature_sha256: none, objects };
     let Some(bytes) = store.get_if_there(&found.place.object(COMMIT), COMMIT_BYTES_MAX)? else { return Ok(found) };
     found.commit_sha256 = sha256(&bytes);
     let signature = store.get_if_there(&found.place.object(SIGNATURE), SIGNATURE_BYTES_MAX)?;
+    found.signature_sha256 = signature.as_deref().map_or(none, sha256);
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::damaged("the commit is not text"));
     let commit = text.as_ref().map_err(clone_error).and_then(|t| Commit::parse(t));
-    let verdict = check(&found.place, key, &bytes, signature.as_deref(), commit.as_ref());
+    let verdict = check(&found.place, signers, &bytes, signature.as_deref(), commit.as_ref());
     found.standing = match (verdict, commit) {
         (Ok(()), Ok(commit)) => Standing::Verified(Box::new(commit)),
         (Err(why), commit) => Standing::Unverified { why, commit: commit.ok().map(Box::new) },
@@ -156,17 +176,19 @@ fn clone_error(e: &Error) -> Error {
 
 fn check(
     place: &Place,
-    key: Option<&PublicKey>,
+    signers: Option<&Signers>,
     bytes: &[u8],
     signature: Option<&[u8]>,
     commit: Result<&Commit, &Error>,
 ) -> Result<()> {
-    let key = key.ok_or_else(|| Error::damaged("there is no key to check its signature with"))?;
+    let signers = signers.ok_or_else(|| Error::damaged("there is no key to check its signature with"))?;
     let signature = signature.ok_or_else(|| Error::damaged("it is not signed"))?;
     let signature = std::str::from_utf8(signature).map_err(|_| Error::damaged("its signature is malformed"))?;
     // The comment is that of the place: a commit that was moved fails here even before its text is read.
-    sign::verify(key, bytes, signature, &Commit::trusted_comment(&place.series, &place.id))?;
-    commit.map_err(clone_error)?.check_place(place)
+    let key = signers.signer_of(bytes, signature, &Commit::trusted_comment(&place.series, &place.id))?;
+    let commit = commit.map_err(clone_error)?;
+    signers.check_turn(key, commit.seq)?;
+    commit.check_place(place)
 }
 
 /// Which archive a person means by `SNAPSHOT`.

@@ -8,7 +8,7 @@ use super::counts::Numbers;
 use super::snapshots::{self, Doubts, Found, Standing};
 use super::whereabouts::{self, Told, Whereabouts};
 use super::write_archive::clock_text;
-use super::{Event, Events, Report, bytes_text, count_text, fleet, guard, metrics, receipts, sweeping};
+use super::{Event, Events, Report, bytes_text, count_text, fleet, guard, metrics, mirror, receipts, sweeping};
 use crate::error::{Error, Kind, Result};
 use crate::host::catalog::Catalog;
 use crate::host::replace::replace_file;
@@ -112,6 +112,8 @@ pub struct Row {
     pub incomplete: u64,
     /// RFC 3339: when the next life ends.
     pub next_expiry: Option<String>,
+    /// How the mirrors of this host stand, as its last backup left them.
+    pub mirrors: Vec<mirror::Standing>,
     /// Why it is too old, in sentences.
     pub late: Vec<String>,
     /// Signs that somebody tampered with the store.
@@ -208,6 +210,9 @@ impl Row {
         line("stored", format!("{}, {}", counts.join(", "), bytes_text(self.stored)));
         let (week, before) = (bytes_text(self.stored_week), bytes_text(self.stored_week_before));
         line("trend", format!("{week} in the last 7 days, {before} in the 7 before"));
+        for mirror in &self.mirrors {
+            line("mirror", mirror.text());
+        }
         if let Some(at) = &self.next_expiry {
             line("next expiry", at.clone());
         }
@@ -249,6 +254,12 @@ impl Row {
         let (snapshot, drill) = (self.snapshot.as_ref().map(|n| n.unix), self.drill.as_ref().map(|d| d.unix));
         judge("snapshot", snapshot, limits.snapshot_hours, "see why `lifeboat backup` does not run");
         judge("drill that passed", drill, limits.drill_hours, "run `lifeboat drill`");
+        for mirror in &self.mirrors {
+            let since = mirror
+                .behind_since_unix
+                .filter(|since| limits.snapshot_hours.is_some_and(|hours| now - since > i64::from(hours) * HOUR));
+            self.late.extend(since.and_then(|_| mirror.problem()));
+        }
     }
 
     /// Counts one archive that has a commit.
@@ -315,6 +326,8 @@ fn one(world: &World, place: &Whereabouts, events: &mut Events<'_>) -> Result<Ro
     })?;
     let found = snapshots::load(&place.store, series, Some(key))?;
     let mut row = Row { series: series.to_owned(), verified: true, ..Row::default() };
+    let own = place.configured.as_ref().map(|c| &c.config).filter(|c| c.name == series);
+    row.mirrors = own.map(|config| mirror::standings(world, config)).unwrap_or_default();
     for one in &found {
         match &one.standing {
             Standing::Verified(commit) => {
@@ -333,6 +346,7 @@ fn one(world: &World, place: &Whereabouts, events: &mut Events<'_>) -> Result<Ro
             Standing::Incomplete => row.incomplete += 1,
         }
     }
+    row.damage.extend(place.refused_keys.iter().cloned());
     row.damage.extend(snapshots::hidden(&found, now));
     let doubts = Doubts::of(&found);
     row.snapshot = newest(&found, Archive::State, now, &|_| true, events);

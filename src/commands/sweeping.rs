@@ -1,8 +1,8 @@
 //! The sweep in force: values of this host's secret files are searched for in what goes to the state archive.
 //!
-//! Under `report` that costs no reading: bytes are searched as they are archived. Under `move` and `fail` it has to be
-//! known before anything is written, so what is new or changed is read once more; and under each of the three everything
-//! that did not change is, when there is a value that was never searched for.
+//! Each source has its policy. Under `report` that costs no reading: bytes are searched as they are archived. Under
+//! `move` and `fail` it has to be known before anything is written, so what is new or changed is read once more; and
+//! under each of the three everything that did not change is, when there is a value that was never searched for.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +33,6 @@ const COLLECTED_BYTES_MAX: u64 = 1 << 20;
 /// The same for a file that is secret by what is in it: settings are small, and a long transcript that quotes a key is
 /// not where keys are kept.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
-/// What is searched at once, in bytes.
-const PIECE_BYTES: usize = 1 << 18;
 /// The fact under which the catalog keeps the policy, and keyed digests of the values that everything was searched for.
 const SWEPT: &str = "swept";
 /// The fact under which the catalog keeps keyed digests of the leaks that a bundle lists already.
@@ -100,7 +98,7 @@ impl Values {
                 named.extend(collect(content).into_iter().map(|value| (path.clone(), value)));
             }
         }
-        let sweep = Sweep::new(named.iter().map(|(_, value)| value.expose()));
+        let sweep = Sweep::new(named.iter().map(|(_, value)| value.needle()));
         Values { named, sweep }
     }
 
@@ -115,7 +113,7 @@ impl Values {
         let fingerprint = |value: &Value| hex(blake3::keyed_hash(&key, value.expose()).as_bytes());
         for (path, value) in &self.named {
             let (path, name, fingerprint) = (PathName::new(path), value.name.clone(), fingerprint(value));
-            notes.values.push(Named { path, name, fingerprint });
+            notes.values.push(Named { path, name, fingerprint, unsearched: !value.is_searched });
         }
         for leak in leaks {
             let (_, value) = &self.named[leak.value];
@@ -130,9 +128,10 @@ impl Values {
         Ok(notes)
     }
 
-    /// Keyed digests of the values, which the catalog may keep.
+    /// Keyed digests of the values that are searched for, which the catalog may keep.
     fn tags(&self, key: &[u8; 32]) -> BTreeSet<String> {
-        self.named.iter().map(|(_, value)| tag(key, &[value.expose()])).collect()
+        let searched = self.named.iter().filter(|(_, value)| value.is_searched);
+        searched.map(|(_, value)| tag(key, &[value.expose()])).collect()
     }
 }
 
@@ -170,54 +169,56 @@ impl Before {
         sweeping: &Sweeping,
         events: &mut Events<'_>,
     ) -> Result<Before> {
-        let policy = run.config.secrets.sweep;
-        let word = match policy {
-            Policy::Report => "report",
-            Policy::Move => "move",
-            Policy::Fail => "fail",
-        };
         let key = run.key.derive(CONTEXT);
         let fact = run.catalog.fact(SWEPT)?.unwrap_or_default();
         let values = sweeping.values(scan, run.sources, judged);
         let tags = values.tags(&key);
         let known: BTreeSet<String> = fact.lines().skip(1).map(str::to_owned).collect();
-        let is_known = tags.is_subset(&known) && (policy == Policy::Report || fact.lines().next() == Some(word));
-        let lines: Vec<String> = std::iter::once(word.to_owned()).chain(tags).collect();
+        let policies = policies(run.sources);
+        let is_known = tags.is_subset(&known);
+        let is_settled = is_known && fact.lines().next() == Some(&policies);
+        let lines: Vec<String> = std::iter::once(policies).chain(tags).collect();
         let swept = lines.join("\n");
         let mut out = Before { leaks: Vec::new(), is_new: swept != fact, swept };
         // The first archive holds everything, and is searched as it is written.
         let first = run.catalog.generation()?.is_none();
+        let fresh: BTreeSet<Index> = judged.looked_into().iter().copied().collect();
         let tree = &scan.tree;
-        let is_state = |i: &Index| tree.node(*i).archive == Archive::State && tree.node(*i).kind == Kind::File;
-        let files: Vec<Index> = match (policy, is_known) {
-            (Policy::Report, true) => return Ok(out),
-            (Policy::Report, false) if first => return Ok(out),
-            // What is new or changed is searched as it is written.
-            (Policy::Report, false) => {
-                let wanted: BTreeSet<Index> = judged.looked_into().iter().copied().collect();
-                tree.indices().filter(is_state).filter(|i| !wanted.contains(i)).collect()
-            }
-            (_, true) => judged.looked_into().iter().copied().filter(is_state).collect(),
-            (_, false) => tree.indices().filter(is_state).collect(),
+        let policy = |i: Index| run.sources[scan.source_of(i)].sweep;
+        let wanted = |i: &Index| {
+            let node = tree.node(*i);
+            node.archive == Archive::State
+                && node.kind == Kind::File
+                && match policy(*i) {
+                    // What is new or changed is searched as it is written.
+                    Policy::Report => !is_known && !first && !fresh.contains(i),
+                    Policy::Move | Policy::Fail => !is_settled || fresh.contains(i),
+                }
         };
-        if values.sweep.is_empty() {
+        let nothing =
+            is_settled && fresh.is_empty() || is_known && run.sources.iter().all(|s| s.sweep == Policy::Report);
+        let files: Vec<Index> = if nothing { Vec::new() } else { tree.indices().filter(wanted).collect() };
+        if values.sweep.is_empty() || files.is_empty() {
             return Ok(out);
         }
         events(Event::Phase("looking for values of secrets"));
-        let found = each_beside(run.world, &files, &|index| search_file(scan, run.sources, index, &values.sweep))?;
+        let found = each_beside(run.world, &files, &|buffer, index| {
+            search_file(scan, run.sources, index, &values.sweep, buffer)
+        })?;
         let leaking: Vec<(Index, Vec<Found>)> = found.into_iter().filter(|(_, found)| !found.is_empty()).collect();
         // What the user calls state stays there, and is told like any other leak.
         let (stay, go): (Vec<_>, Vec<_>) =
-            leaking.into_iter().partition(|(i, _)| policy == Policy::Report || scan.is_fixed(*i));
+            leaking.into_iter().partition(|(i, _)| policy(*i) == Policy::Report || scan.is_fixed(*i));
+        let failing = go.iter().filter(|(i, _)| policy(*i) == Policy::Fail).count();
         let layout = Layout::machine(run.world.home.as_os_str().as_bytes());
         for (index, _) in stay.iter().chain(&go) {
             let name = printable(&layout.to_disk(&scan.tree.path(*index)));
             events(Event::Detail(format!("the value of a secret stands in {name}")));
         }
-        if policy == Policy::Fail && !go.is_empty() {
+        if failing > 0 {
             return Err(Error::failed(format!(
                 "values of secrets stand in {} of the state, and the configuration says that a backup then fails",
-                count_text(go.len() as u64, "file")
+                count_text(failing as u64, "file")
             ))
             .hint("`-v` lists the files; take the values out, or set `sweep = \"move\"`"));
         }
@@ -232,25 +233,31 @@ impl Before {
     /// # Errors
     /// When the catalog cannot be written.
     pub fn remember(&self, run: &Run<'_>, came_late: bool) -> Result<()> {
-        if came_late && run.config.secrets.sweep == Policy::Move {
+        if came_late && run.sources.iter().any(|s| s.sweep == Policy::Move) {
             return run.catalog.set_fact(SWEPT, "");
         }
         if self.is_new { run.catalog.set_fact(SWEPT, &self.swept) } else { Ok(()) }
     }
 }
 
+/// The policies of all sources in one word; one that all have stands for all.
+fn policies(sources: &[Source]) -> String {
+    let mut names: Vec<&str> = sources.iter().map(|source| source.sweep.name()).collect();
+    names.dedup();
+    names.join(",")
+}
+
 /// Searches one file as it lies on the disk: of a database its pages and what is in its log.
-fn search_file(scan: &Scan, sources: &[Source], index: Index, sweep: &Sweep) -> Vec<Found> {
+fn search_file(scan: &Scan, sources: &[Source], index: Index, sweep: &Sweep, buffer: &mut [u8]) -> Vec<Found> {
     let path = scan.tree.path(index);
     let root = &sources[scan.source_of(index)].root;
     let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
     for suffix in [&b""[..], b"-wal"] {
         let name = [&path[..], suffix].concat();
         let Ok((mut file, _)) = source::open_bytes(root, &name) else { continue };
-        let mut buffer = Zeroizing::new(vec![0; PIECE_BYTES]);
         let mut search = sweep.search();
         let each = &mut |hit: crate::model::sweep::Hit| *counts.entry(hit.value).or_default() += 1;
-        while let Ok(read @ 1..) = source::fill(&mut file, &mut buffer) {
+        while let Ok(read @ 1..) = source::fill(&mut file, buffer) {
             search.push(&buffer[..read], each);
         }
         search.finish(each);

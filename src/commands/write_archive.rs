@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::changes::{Changes, Places};
 use super::guard::Guard;
+use super::interrupted;
 use super::listing::{Listing, Unlisted};
 use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
 use super::remember::Seen;
 use super::session::{sha256, sign_commit};
-use super::{Event, Events};
+use super::{Event, Events, plugins};
 use crate::error::{At as _, Error, Result};
 use crate::host::catalog::{Catalog, Transaction};
 use crate::host::database::Checks;
@@ -32,6 +34,7 @@ use crate::stream::age_keys::Recipients;
 use crate::stream::archive_writer::{self, Options, Written};
 use crate::stream::manifest_file::{self, Lines};
 use crate::stream::sign::SigningKey;
+use crate::stream::signers::Signers;
 
 /// The name and version of this program, as manifests record it.
 pub const PROGRAM: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -46,6 +49,8 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// Who signs.
     pub key: &'a SigningKey,
+    /// Who signs which numbers of the series; the last of them is `key`.
+    pub signers: &'a Signers,
     /// What this host knows of itself.
     pub catalog: &'a Catalog,
     /// Where from.
@@ -137,20 +142,27 @@ pub fn write<'a>(
 ) -> Result<Committed> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|e| Error::failed("no random numbers to be had").because(e))?;
-    let id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let mut id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
+    let mut notes = None;
+    if let Some(state) = &state {
+        let archiving = interrupted::begin(run, &terms, id, scan, state.plan.as_deref(), events)?;
+        (id, notes) = (archiving.id, Some(archiving.notes));
+    }
+    let ledger = notes.as_ref().map(|notes| Arc::clone(notes.ledger()));
     let parent = terms.parent.as_ref().map(|p| p.id.clone());
     let place = match &terms.tier {
         Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &run.config.name, &id) },
         None => Place::secrets(&run.config.name, &id),
     };
-    let recipients = recipients(run.config, terms.archive)?;
+    let recipients = recipients(run.world, run.config, terms.archive)?;
     let bytes = state.as_ref().and_then(|state| state.plan.as_ref()).map(|plan| plan.bytes);
     let options = Options { uploads: run.store.uploads(), ..options(run.config, terms.archive, bytes) };
+    let class = run.config.upload.class(terms.tier.as_deref()).map(str::to_owned);
     let put = |name: &str, bytes: Bytes| {
         run.world.check_stop()?;
-        run.store.put(&place.object(name), bytes).map(|_| ())
+        run.store.put_volume(&place.object(name), bytes, class.as_deref()).map(|_| ())
     };
-    let ((outcome, listing, lines), written) = archive_writer::write(&options, &recipients, &put, |tar| {
+    let written = archive_writer::write(&options, &recipients, &put, notes, |tar| {
         let checks = state.as_ref().map(|state| state.checks);
         let plan = state.as_mut().and_then(|state| state.plan.as_deref_mut());
         let mut members =
@@ -175,7 +187,14 @@ pub fn write<'a>(
             None => Listing::of(&scan.tree, terms.archive, &|i| contents.entry(&scan.tree, i), each),
         };
         Ok((outcome, listing.map_err(lost)?, lines.finish().map_err(lost)?))
-    })?;
+    });
+    let ((outcome, listing, lines), written) = match written {
+        Err(e) if archive_writer::is_stale(&e) => {
+            interrupted::forget(run.world, &run.config.name)?;
+            return Err(e);
+        }
+        written => written?,
+    };
     let Written { frames, volumes, mut objects } = written;
     let header = Header {
         format: manifest::FORMAT,
@@ -187,7 +206,8 @@ pub fn write<'a>(
         generation: terms.tier.is_some().then(|| terms.generation.as_ref().unwrap_or(&id).to_string()),
         parent: parent.as_ref().map(ToString::to_string),
         program: PROGRAM.to_owned(),
-        started: clock_text(run.started),
+        // One that was continued began when its id was given.
+        started: clock_text(run.started.min(id.unix_seconds())),
         finished: clock_text(run.world.now()),
         home: crate::model::path::printable_path(&run.world.home),
         sources: sources_of(run.described, scan, terms.archive),
@@ -207,6 +227,14 @@ pub fn write<'a>(
     let (size, sha256) = measure(&manifest);
     objects.push(Object { name: MANIFEST.to_owned(), size, sha256 });
     run.world.check_stop()?;
+    if let Some(ledger) = &ledger {
+        if !ledger.is_whole() {
+            events(Event::Detail(
+                "the state directory took no more notes: this archive could not be continued".to_owned(),
+            ));
+        }
+        ledger.manifest();
+    }
     run.store.put_chunks(&place.object(MANIFEST), manifest)?;
     if let Some(state) = state {
         learn(run, scan, &outcome, state, terms.seq)?;
@@ -327,12 +355,13 @@ fn options(config: &Config, archive: Archive, increment: Option<u64>) -> Options
 /// The recipients of an archive.
 ///
 /// # Errors
-/// When the configuration names one that cannot be used.
-pub fn recipients(config: &Config, archive: Archive) -> Result<Recipients> {
-    match archive {
-        Archive::State => Recipients::parse(&config.state.recipients),
-        Archive::Secrets => Recipients::parse(&config.secrets.recipients),
-    }
+/// When the configuration names one that cannot be used, or whose plugin is not installed.
+pub fn recipients(world: &World, config: &Config, archive: Archive) -> Result<Recipients> {
+    let texts = match archive {
+        Archive::State => &config.state.recipients,
+        Archive::Secrets => &config.secrets.recipients,
+    };
+    Recipients::parse(texts)?.with(&plugins::of(world))
 }
 
 /// RFC 3339 in UTC with whole seconds.
@@ -361,6 +390,9 @@ fn commit_it(run: &Run<'_>, place: &Place, commit: &Commit) -> Result<[u8; 32]> 
     let text = commit.render();
     let signature = sign_commit(run.key, commit, &text)?;
     let pending = Pending::write(&run.world.state_dir(&run.config.name), run.store, place, &text, &signature)?;
+    if commit.archive == Archive::State {
+        interrupted::forget(run.world, &run.config.name)?;
+    }
     run.world.check_stop()?;
     pending.finish(run.store, run.catalog, run.world.now())
 }

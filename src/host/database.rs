@@ -38,7 +38,7 @@ mod spool;
 mod tests;
 
 pub use glance::{Glance, glance};
-pub use holder::{Holder, holder};
+pub use holder::{Holder, holder, in_use};
 
 use connect::Index;
 use probe::{Plan, Probe};

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::host::private_file::{KEY_FILE_BYTES_MAX, read_capped};
 use crate::host::prompt;
+use crate::host::world::KEY_VARIABLES;
 use crate::model::path::printable;
 
 /// How often a command that closed its output is asked whether it ended.
@@ -32,6 +33,10 @@ const COMPLAINT_WAIT: Duration = Duration::from_millis(200);
 pub(super) fn run(command: &str, deadline: Duration) -> Result<SecretString> {
     let mut sh = Command::new("sh");
     sh.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What it needs of a cloud's or a password manager's variables, only it knows; ours are none of its business.
+    for name in KEY_VARIABLES {
+        sh.env_remove(name);
+    }
     let group = match prompt::terminal() {
         // A command that asks on the terminal must stay in the foreground with us.
         Some(_) => Group::Ours,

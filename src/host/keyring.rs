@@ -29,6 +29,8 @@ static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 /// The service name that all entries share.
 const SERVICE: &str = "lifeboat";
+/// The service name of entries that are credentials of stores.
+const CREDENTIALS: &str = "lifeboat store";
 
 /// Puts an identity into the keyring, in place of what was there for this series and archive. `attended` says that
 /// there is somebody who can unlock it.
@@ -54,6 +56,35 @@ pub fn load(series: &str, which: Which, attended: bool) -> Result<Option<SecretS
     })
 }
 
+/// Puts a part of a store's credential into the keyring under `user`, in place of what was there; nothing removes it.
+/// `attended` is as for [`store`].
+///
+/// # Errors
+/// If the keyring cannot be used, saying why.
+pub fn store_credential(user: &str, value: Option<&SecretString>, attended: bool) -> Result<()> {
+    let (user, value) = (user.to_owned(), value.cloned());
+    ask(attended, move || match (entry_of(CREDENTIALS, &user)?, value) {
+        (entry, Some(value)) => entry.set_password(value.expose_secret()).map_err(failed),
+        (entry, None) => match entry.delete_credential() {
+            Ok(()) | Err(KeyringError::NoEntry) => Ok(()),
+            Err(e) => Err(failed(e)),
+        },
+    })
+}
+
+/// A part of a store's credential in the keyring, if it has one under `user`. `attended` is as for [`store`].
+///
+/// # Errors
+/// If the keyring cannot be used, saying why.
+pub fn load_credential(user: &str, attended: bool) -> Result<Option<SecretString>> {
+    let user = user.to_owned();
+    ask(attended, move || match entry_of(CREDENTIALS, &user)?.get_password() {
+        Ok(text) => Ok(Some(SecretString::from(text))),
+        Err(KeyringError::NoEntry) => Ok(None),
+        Err(e) => Err(failed(e)),
+    })
+}
+
 /// Asks the keyring, unless it was given up before.
 fn ask<T: Send + 'static>(attended: bool, f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     if GIVEN_UP.load(Ordering::Relaxed) {
@@ -69,11 +100,15 @@ fn user(series: &str, which: Which) -> String {
 }
 
 fn entry(user: &str) -> Result<Entry> {
+    entry_of(SERVICE, user)
+}
+
+fn entry_of(service: &str, user: &str) -> Result<Entry> {
     // An entry of a keyring that could not be opened only says that there is none; the reason is kept here.
     if let Err(e) = Entry::store_status() {
         return Err(unusable(&describe(e)));
     }
-    Entry::new(SERVICE, user).map_err(failed)
+    Entry::new(service, user).map_err(failed)
 }
 
 /// Runs `f` on a thread of its own for at most `deadline`, and turns a panic into an error.

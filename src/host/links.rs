@@ -29,7 +29,7 @@ pub fn symlink(stage: &Stage, path: &[u8], entry: &Entry, ids: (u32, u32), limit
     })
 }
 
-/// Owner and time of a symbolic link, which has no descriptor to set them through.
+/// Owner, attributes and time of a symbolic link, which has no descriptor to set them through.
 fn link_metadata(
     fd: BorrowedFd<'_>,
     path: &[u8],
@@ -42,6 +42,14 @@ fn link_metadata(
         let (uid, gid) = (Uid::from_raw(ids.0), Gid::from_raw(ids.1));
         if chownat(fd, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).is_err() {
             limits.owners.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if !entry.xattrs.is_empty() {
+        let there = metadata::link_xattrs_at(fd, path).unwrap_or_default();
+        for (name, value) in entry.xattrs.iter().filter(|x| !there.contains(x)) {
+            if metadata::set_link_xattr(fd, path, name, value).is_err() {
+                limits.xattrs.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
     if metadata::mtime(&now) != entry.mtime {

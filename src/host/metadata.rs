@@ -41,17 +41,19 @@ pub struct Ids {
 impl Ids {
     /// The user and group that `owner` means on this machine.
     pub fn of(&mut self, owner: &Owner) -> (u32, u32) {
-        let user = owner.user.as_ref().and_then(|name| {
-            *self
-                .users
-                .entry(name.clone())
-                .or_insert_with(|| nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()))
+        let number =
+            |known: &mut HashMap<String, Option<u32>>, name: &Option<String>, find: fn(&str) -> Option<u32>| {
+                let name = name.as_ref()?;
+                if let Some(number) = known.get(name) {
+                    return *number;
+                }
+                *known.entry(name.clone()).or_insert_with(|| find(name))
+            };
+        let user = number(&mut self.users, &owner.user, |name| {
+            nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
         });
-        let group = owner.group.as_ref().and_then(|name| {
-            *self
-                .groups
-                .entry(name.clone())
-                .or_insert_with(|| nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()))
+        let group = number(&mut self.groups, &owner.group, |name| {
+            nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
         });
         (user.unwrap_or(owner.uid), group.unwrap_or(owner.gid))
     }
@@ -148,4 +150,27 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
 /// Those of the system.
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
+}
+
+/// Sets an attribute of a symbolic link itself, which has no descriptor of its own: `path` lies below `dir`.
+///
+/// # Errors
+/// Those of the system; that it cannot be done on one without `/proc`.
+pub fn set_link_xattr(dir: impl AsFd, path: &[u8], name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    rustix::fs::lsetxattr(&below(dir, path)[..], name, value, XattrFlags::empty())
+}
+
+/// The attributes of a symbolic link below `dir`.
+///
+/// # Errors
+/// As [`set_link_xattr`].
+pub fn link_xattrs_at(dir: impl AsFd, path: &[u8]) -> Result<Vec<Xattr>, Errno> {
+    use std::os::unix::ffi::OsStrExt as _;
+    link_xattrs(Path::new(std::ffi::OsStr::from_bytes(&below(dir, path))))
+}
+
+/// A path that begins at an open directory.
+fn below(dir: impl AsFd, path: &[u8]) -> Vec<u8> {
+    use std::os::fd::AsRawFd as _;
+    [format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(), path].concat()
 }

@@ -67,11 +67,39 @@ pub fn write_private_file(path: &Path, text: &SecretString) -> Result<()> {
         std::fs::remove_file(path).ok();
         return Err(e).at("write", path);
     }
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent).and_then(|dir| dir.sync_all()).at("make durable", parent)
+    sync(parent_of(path))
+}
+
+/// The same with the content whole or not there at all, whenever the machine stops: for what another run goes on with.
+///
+/// # Errors
+/// As [`write_private_file`].
+pub fn write_private_file_at_once(path: &Path, text: &SecretString) -> Result<()> {
+    let parent = parent_of(path);
+    let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(parent).at("write in", parent)?;
+    file.write_all(text.expose_secret().as_bytes()).and_then(|()| file.as_file().sync_all()).at("write", path)?;
+    file.persist_noclobber(path).map_err(|e| e.error).at("write", path)?;
+    sync(parent).inspect_err(|_| {
+        // What may not last is taken back, so that nobody goes on with it who was told that there is nothing.
+        std::fs::remove_file(path).ok();
+    })
+}
+
+/// Puts one private file in the place of another, durably.
+///
+/// # Errors
+/// If it cannot be renamed.
+pub fn replace_private_file(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).at("replace", to)?;
+    sync(parent_of(to))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."))
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).at("make durable", dir)
 }
 
 /// Opens without waiting, since opening a pipe would wait for its other end.
@@ -171,6 +199,20 @@ mod tests {
         assert!(!dir.path().join("elsewhere").exists());
         let error = write_private_file(&dir.path().join("no/key"), &"x".into()).unwrap_err();
         assert_eq!(error.kind(), Kind::NotThere);
+    }
+
+    #[test]
+    fn what_is_written_at_once_is_private_and_replaces_only_when_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, next) = (dir.path().join("key"), dir.path().join("next"));
+        write_private_file_at_once(&path, &"one".into()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert!(write_private_file_at_once(&path, &"two".into()).is_err());
+        assert_eq!(**read_private_file(&path).unwrap(), *b"one");
+        write_private_file_at_once(&next, &"two".into()).unwrap();
+        replace_private_file(&next, &path).unwrap();
+        assert_eq!(**read_private_file(&path).unwrap(), *b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

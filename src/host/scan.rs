@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::source::Root;
 use crate::error::Result;
 use crate::model::class::Rules;
+use crate::model::config::Sweep;
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
 use crate::model::path::{self, printable};
@@ -29,6 +30,8 @@ pub struct Source {
     pub root: Root,
     /// What goes where.
     pub rules: Rules,
+    /// What happens when a secret value is found in its state.
+    pub sweep: Sweep,
 }
 
 /// Something that was left out.

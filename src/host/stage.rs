@@ -105,6 +105,15 @@ impl Stage {
         at::with(self.fd(), archive_path, |fd, path| openat(fd, path, flags, Mode::empty()))
     }
 
+    /// Gives the file of an archive path another name beside it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn rename(&self, archive_path: &[u8], other: &[u8]) -> Result<(), Errno> {
+        let dir = at::open_dir_strict(self.fd(), parent(archive_path).unwrap_or_default())?;
+        renameat(&dir, file_name(archive_path), &dir, file_name(other))
+    }
+
     /// Whether a dead restore left something that may be taken over.
     pub fn has_old(&self) -> bool {
         !self.old.is_empty()
@@ -193,7 +202,8 @@ fn empty_one_level(top: &OwnedFd, moved: &mut u64) -> Result<bool, Errno> {
     Ok(!names.is_empty())
 }
 
-fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+/// The names in a directory.
+pub(super) fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     let all = Dir::read_from(dir)?.map(|e| e.map(|e| e.file_name().to_bytes().to_vec()));
     all.filter(|n| !matches!(n.as_deref(), Ok(b"." | b".."))).collect()
 }

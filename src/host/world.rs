@@ -11,6 +11,9 @@ use object_store::ObjectStore;
 
 use crate::error::{At as _, Error, Result};
 
+/// Variables that hold what opens backups. No process that is started gets them.
+pub(crate) const KEY_VARIABLES: [&str; 2] = ["LIFEBOAT_IDENTITY", "LIFEBOAT_PASSPHRASE"];
+
 /// Wraps a store, for tests that make its Nth operation fail.
 pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
 
@@ -65,6 +68,20 @@ impl World {
     /// An environment variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+    }
+
+    /// The operating system: `linux`, `macos`.
+    pub fn os(&self) -> &'static str {
+        std::env::consts::OS
+    }
+
+    /// The program that the user's path leads to. Places that are not absolute are passed over: they mean another one in each
+    /// directory.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let runs = |file: &PathBuf| file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        let places = std::env::split_paths(self.var("PATH")?).filter(|place| place.is_absolute());
+        places.map(|place| place.join(name)).find(runs)
     }
 
     /// The clock, in Unix seconds.

@@ -4,7 +4,7 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use super::path::{is_below, join, normalize, parent, printable};
 use super::patterns::glob;
-use super::tree::{NONE, Tree};
+use super::tree::{Children, Index, NONE, Tree};
 use crate::error::{Error, Result};
 
 /// The archive path that `text` means; empty for everything.
@@ -54,6 +54,9 @@ fn anchored(text: &[u8], homes: &[&[u8]]) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct Globs(GlobSet);
 
+/// The most components that a pattern of [`Globs::of_preset`] has, and so how deep is looked.
+const DEPTH_MAX: usize = 8;
+
 impl Globs {
     /// Compiles them. One that says where it begins, as [`archive_path`] understands that, matches from there; any other
     /// matches at every depth.
@@ -74,6 +77,40 @@ impl Globs {
         }
         let set = set.build().map_err(|e| Error::failed("the globs cannot be compiled together").because(e))?;
         Ok(Globs(set))
+    }
+
+    /// Those of a preset: relative to its home, and to each of the homes in it that `repeat_under` names.
+    ///
+    /// # Errors
+    /// When one is no glob.
+    pub fn of_preset(paths: &[String], repeat_under: &[String]) -> Result<Globs> {
+        let mut set = GlobSetBuilder::new();
+        for path in paths {
+            set.add(glob(path)?);
+            for home in repeat_under {
+                set.add(glob(&format!("{home}/{path}"))?);
+            }
+        }
+        let set = set.build().map_err(|e| Error::failed("the globs cannot be compiled together").because(e))?;
+        Ok(Globs(set))
+    }
+
+    /// The entries that match relative to `top`. Below a match there is none.
+    pub fn below(&self, tree: &Tree, children: &Children, top: &[u8]) -> Vec<Index> {
+        let mut out = Vec::new();
+        let inside = children.find(tree, top).map_or(&[][..], |top| children.of_dir(top));
+        let mut pending: Vec<(Index, Vec<u8>)> = inside.iter().map(|i| (*i, tree.name(*i).to_vec())).collect();
+        // What lies in no directory of this archive begins with its whole path.
+        let apart = children.of_dir(NONE).iter().filter(|i| is_below(tree.name(**i), top));
+        pending.extend(apart.map(|i| (*i, tree.name(*i)[top.len() + 1..].to_vec())));
+        while let Some((index, path)) = pending.pop() {
+            if self.covers(&path) {
+                out.push(index);
+            } else if path.iter().filter(|b| **b == b'/').count() + 1 < DEPTH_MAX {
+                pending.extend(children.of_dir(index).iter().map(|i| (*i, join(&path, tree.name(*i)))));
+            }
+        }
+        out
     }
 
     /// Whether one of them matches the path itself.

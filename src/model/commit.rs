@@ -255,10 +255,12 @@ impl Fields {
         }
         let id = |text: &str| SnapshotId::parse(text).ok_or_else(|| malformed("an id"));
         let names_agree = self.sizes.iter().map(|s| &s.0).eq(sums.iter().map(|s| &s.0));
-        let in_order = sums.iter().enumerate().all(|(n, (name, _))| {
-            if n + 1 == sums.len() { name == MANIFEST } else { *name == super::store_key::volume_name(n) }
-        });
-        if !names_agree || !in_order || sums.is_empty() {
+        // Names of volumes have six digits, so that they compare as their numbers do.
+        let volumes = &sums[..sums.len().saturating_sub(1)];
+        let in_order = volumes.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && volumes.iter().all(|(name, _)| is_volume_name(name))
+            && sums.last().is_some_and(|(name, _)| name == MANIFEST);
+        if !names_agree || !in_order {
             return Err(malformed("sizes and checksums do not list the volumes in order and then the manifest"));
         }
         let objects = self.sizes.into_iter().zip(sums);

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::guard::Bounds;
+use super::upload::Upload;
 use super::watch::{Hooks, Status};
 use crate::error::Result;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub name: String,
     /// The store, as written: a URL or a path.
     pub store: String,
+    /// Other stores that each backup brings up to date.
+    pub mirrors: Vec<Mirror>,
     /// The state archive.
     pub state: State,
     /// The secrets bundle.
@@ -50,12 +53,21 @@ pub struct Config {
     pub tiers: Vec<Tier>,
     /// How archives are written.
     pub archive: Archive,
+    /// How volumes go to the store.
+    pub upload: Upload,
     /// How old the newest may be.
     pub status: Status,
     /// Who is told what became of a backup.
     pub hooks: Hooks,
     /// What looks as if something went wrong on this machine.
     pub guard: Bounds,
+}
+
+/// Another store that each backup brings up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The store, as written: a URL or a path.
+    pub store: String,
 }
 
 /// Who opens the state archive.
@@ -104,6 +116,20 @@ pub enum Sweep {
     Fail,
 }
 
+impl Sweep {
+    /// All of them.
+    pub const ALL: [Sweep; 3] = [Sweep::Report, Sweep::Move, Sweep::Fail];
+
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sweep::Report => "report",
+            Sweep::Move => "move",
+            Sweep::Fail => "fail",
+        }
+    }
+}
+
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -117,6 +143,8 @@ pub struct Source {
     pub secret: Vec<String>,
     /// Patterns of what is not.
     pub state: Vec<String>,
+    /// What happens when a secret value is found in its state, if not what the configuration says for all.
+    pub sweep: Option<Sweep>,
 }
 
 /// What a source is.
@@ -131,7 +159,8 @@ pub enum Origin {
 impl Source {
     /// A source without rules of its own.
     pub fn new(origin: Origin) -> Source {
-        Source { origin, include: Vec::new(), exclude: Vec::new(), secret: Vec::new(), state: Vec::new() }
+        let none = Vec::new;
+        Source { origin, include: none(), exclude: none(), secret: none(), state: none(), sweep: None }
     }
 }
 

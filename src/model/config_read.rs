@@ -7,10 +7,11 @@ use toml::Spanned;
 
 use crate::error::{Error, Result};
 use crate::model::config::{
-    Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Origin, PERIODS, SECRETS_KEEP_HOURS,
+    Archive, Config, DAY, DEFAULT_TIERS, Identity, KEEP_HOURS_MAX, LEVELS, Mirror, Origin, PERIODS, SECRETS_KEEP_HOURS,
     SERIES_BYTES_MAX, Secrets, Source, State, Sweep, Tier, duration, is_series, parse_duration, series_from,
 };
 use crate::model::config_watch::{self, RawGuard, RawHooks, RawStatus};
+use crate::model::upload::{self, RawClasses};
 use crate::model::{patterns, preset};
 
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -24,14 +25,19 @@ pub(super) fn read(text: &str) -> Result<Config> {
 struct Raw {
     name: Spanned<String>,
     store: Spanned<String>,
+    limit_upload: Option<Spanned<String>>,
     state: Spanned<RawState>,
     secrets: Spanned<RawSecrets>,
     #[serde(default)]
     source: Vec<Spanned<RawSource>>,
     #[serde(default)]
+    mirror: Vec<RawMirror>,
+    #[serde(default)]
     tiers: RawTiers,
     #[serde(default)]
     archive: RawArchive,
+    #[serde(default)]
+    storage_class: RawClasses,
     #[serde(default)]
     status: RawStatus,
     #[serde(default)]
@@ -69,6 +75,13 @@ struct RawSource {
     secret: Vec<Spanned<String>>,
     #[serde(default)]
     state: Vec<Spanned<String>>,
+    sweep: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMirror {
+    store: Spanned<String>,
 }
 
 /// The names of [`PERIODS`] as fields, so that any other is an unknown field with its line.
@@ -152,13 +165,15 @@ impl Reader<'_> {
             let error = Error::failed("configuration: there is no [[source]], so nothing would be backed up");
             return Err(error.hint(format!("add a [[source]] with a `path` or a `preset` ({})", preset::names())));
         }
+        let mirrors = self.mirrors(raw.mirror, raw.store.get_ref())?;
         let tiers = self.tiers(raw.tiers)?;
         let archive = self.archive(raw.archive)?;
+        let upload = upload::read(self, raw.limit_upload, raw.storage_class)?;
         let status = config_watch::status(self, raw.status)?;
         let hooks = config_watch::hooks(self, raw.hooks)?;
         let guard = config_watch::guard(self, raw.guard)?;
         let store = raw.store.into_inner();
-        Ok(Config { name, store, state, secrets, sources, tiers, archive, status, hooks, guard })
+        Ok(Config { name, store, mirrors, state, secrets, sources, tiers, archive, upload, status, hooks, guard })
     }
 
     fn series(&self, name: Spanned<String>) -> Result<String> {
@@ -170,6 +185,24 @@ impl Reader<'_> {
         Err(error.hint(format!(
             "use lower-case letters, digits, `.`, `_` and `-`, at most {SERIES_BYTES_MAX}, like `{better}`"
         )))
+    }
+
+    /// The value is not repeated: a URL that somebody pasted may hold a credential.
+    fn mirrors(&self, list: Vec<RawMirror>, store: &str) -> Result<Vec<Mirror>> {
+        let mut out: Vec<Mirror> = Vec::new();
+        for RawMirror { store: mirror } in list {
+            let (span, mirror) = (mirror.span(), mirror.into_inner());
+            if mirror.trim().is_empty() {
+                let error = self.wrong(span, "a [[mirror]] has an empty `store`");
+                return Err(error.hint("give a URL or a path, like `s3://bucket/prefix` or `/mnt/backup`"));
+            }
+            if mirror == store || out.iter().any(|m| m.store == mirror) {
+                let error = self.wrong(span, "a [[mirror]] is the store itself, or there twice");
+                return Err(error.hint("a mirror is another place: remove this one"));
+            }
+            out.push(Mirror { store: mirror });
+        }
+        Ok(out)
     }
 
     fn recipients(&self, table: &str, list: Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>> {
@@ -198,24 +231,23 @@ impl Reader<'_> {
     }
 
     fn secrets(&self, raw: RawSecrets) -> Result<Secrets> {
-        let sweep = match &raw.sweep {
-            None => Sweep::Report,
-            Some(text) => match text.get_ref().as_str() {
-                "report" => Sweep::Report,
-                "move" => Sweep::Move,
-                "fail" => Sweep::Fail,
-                other => {
-                    let error = self.wrong(text.span(), format!("unknown sweep {other:?}"));
-                    return Err(error.hint("use `report`, `move` or `fail`"));
-                }
-            },
-        };
+        let sweep = self.sweep(raw.sweep)?.unwrap_or(Sweep::Report);
         let keep_hours = match &raw.keep {
             None => SECRETS_KEEP_HOURS,
             Some(text) => self.keep(text, DAY)?,
         };
         let recipients = self.recipients("secrets", raw.recipients)?;
         Ok(Secrets { recipients, identity: self.identity(raw.identity)?, sweep, keep_hours })
+    }
+
+    fn sweep(&self, text: Option<Spanned<String>>) -> Result<Option<Sweep>> {
+        let Some(text) = text else { return Ok(None) };
+        let known = Sweep::ALL.into_iter().find(|sweep| sweep.name() == text.get_ref());
+        let unknown = || {
+            let error = self.wrong(text.span(), format!("unknown sweep {:?}", text.get_ref()));
+            error.hint("use `report`, `move` or `fail`")
+        };
+        known.map(Some).ok_or_else(unknown)
     }
 
     fn identity(&self, text: Option<Spanned<String>>) -> Result<Identity> {
@@ -275,6 +307,7 @@ impl Reader<'_> {
             exclude: self.patterns(raw.exclude)?,
             secret: self.patterns(raw.secret)?,
             state: self.patterns(raw.state)?,
+            sweep: self.sweep(raw.sweep)?,
         })
     }
 

@@ -154,8 +154,33 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("[secrets]", "[hooks]\nping = \"ftp://KEY-1QQ\"\n[secrets]", "configuration line 8: a URL of [hooks]", "%XX"),
     ("[secrets]", "[hooks]\nstart = [\"\"]\n[secrets]", "configuration line 8: a hook of start", "command"),
     ("[secrets]", "[hooks]\nfailure = [\"https://a b\"]\n[secrets]", "configuration line 8: a URL of [hooks]", "%XX"),
+    ("[secrets]", "[[mirror]]\nstore = \"\"\n[secrets]", "configuration line 8: a [[mirror]] has an empty", "path"),
+    (
+        "[secrets]",
+        "[[mirror]]\nstore = \"s3://acme-agent-backups/prod\"\n[secrets]",
+        "configuration line 8: a [[mirror]] is the store itself",
+        "another place",
+    ),
     ("[secrets]", "[guard]\ngone = \"half\"\n[secrets]", "configuration line 8: \"half\" is no share", "100%"),
     ("[secrets]", "[guard]\nrows = \"0%\"\n[secrets]", "configuration line 8: \"0%\" is no share", "none"),
+    (
+        "[state]",
+        "limit_upload = \"KEY-1QQ\"\n[state]",
+        "configuration line 4: the limit of uploads is no rate",
+        "MiB/s",
+    ),
+    (
+        "[secrets]",
+        "[storage_class]\ndaily = \"a KEY-1QQ\"\n[secrets]",
+        "configuration line 8: the storage class",
+        "NEARLINE",
+    ),
+    (
+        "[secrets]",
+        "[storage_class]\nweakly = \"x\"\n[secrets]",
+        "configuration line 8: unknown field `weakly`",
+        "correct",
+    ),
     ("[secrets]", "[hooks]\ndeadline = \"1h\"\n[secrets]", "configuration line 8: \"1h\" is no deadline", "10m"),
     ("[secrets]", "[secrets]\nsweep = [\"AGE-SECRET-KEY-1QQ\"]", "configuration line 8: ", ""),
 ];
@@ -199,7 +224,11 @@ fn what_is_rendered_parses_to_the_same() {
         Tier { name: "hourly".into(), keep_hours: 31 },
     ];
     odd.archive = Archive { level: 9, check_frames: false };
+    let classes = [("monthly", "GLACIER_IR"), ("secrets", "Cool")];
+    let classes = classes.map(|(tier, class)| (tier.to_owned(), class.to_owned())).into();
+    odd.upload = crate::model::upload::Upload { limit: Some(1_250_000), classes };
     odd.status = Status { snapshot_hours: Some(1), drill_hours: None };
+    odd.mirrors = vec![Mirror { store: "/mnt/\"two\"".into() }, Mirror { store: "gs://b/p".into() }];
     odd.guard = Bounds { gone: Some(1), documents: None, rewritten: Some(100), ..Bounds::default() };
     let calls = vec![(Moment::Start, "echo \"a\"".into()), (Moment::Failure, "https://x.example/y".into())];
     odd.hooks = Hooks { ping: Some("https://hc.example/uuid".into()), calls, deadline_seconds: 90 };

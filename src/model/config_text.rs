@@ -1,6 +1,6 @@
 //! The configuration as `init` writes it: commented, and the same again when it is read.
 
-use super::config::{Config, Identity, Origin, Source, Sweep, duration};
+use super::config::{Config, Identity, Origin, Source, duration};
 use super::preset;
 
 pub(super) fn render(config: &Config) -> String {
@@ -10,6 +10,12 @@ pub(super) fn render(config: &Config) -> String {
     );
     assign(&mut out, "name", &quoted(&config.name), "the series: this machine's line of snapshots");
     assign(&mut out, "store", &quoted(&config.store), "where snapshots go");
+    super::upload::render_limit(&mut out, &config.upload);
+
+    for mirror in &config.mirrors {
+        out.push_str("\n# A second place: each backup brings it up to date.\n[[mirror]]\n");
+        assign(&mut out, "store", &quoted(&mirror.store), "");
+    }
 
     out.push_str("\n# Memories, transcripts, databases, projects.\n[state]\n");
     assign(&mut out, "recipients", &list(&config.state.recipients), "who can open it");
@@ -20,7 +26,7 @@ pub(super) fn render(config: &Config) -> String {
     assign(&mut out, "recipients", &list(&config.secrets.recipients), "who can open it");
     assign(&mut out, "identity", &quoted(&place(&config.secrets.identity)), "as above");
     let sweep = "what a secret value in the state archive leads to: report | move | fail";
-    assign(&mut out, "sweep", &quoted(sweep_name(config.secrets.sweep)), sweep);
+    assign(&mut out, "sweep", &quoted(config.secrets.sweep.name()), sweep);
     assign(&mut out, "keep", &quoted(&duration(config.secrets.keep_hours)), "how long a bundle is kept");
 
     out.push_str(&format!("\n# What is backed up: a preset ({}) or a path.\n", preset::names()));
@@ -45,6 +51,7 @@ pub(super) fn render(config: &Config) -> String {
     assign(&mut out, "level", &config.archive.level.to_string(), "zstd, 1 to 19");
     let check = "decompress and compare every frame before it is sealed";
     assign(&mut out, "check_frames", &config.archive.check_frames.to_string(), check);
+    super::upload::render_classes(&mut out, &config.upload);
     super::config_watch::render(&mut out, config);
     out
 }
@@ -67,6 +74,9 @@ fn render_source(out: &mut String, source: &Source) {
             assign(out, name, &list(patterns), "");
         }
     }
+    if let Some(sweep) = source.sweep {
+        assign(out, "sweep", &quoted(sweep.name()), "for this source");
+    }
 }
 
 fn place(identity: &Identity) -> String {
@@ -75,14 +85,6 @@ fn place(identity: &Identity) -> String {
         Identity::None => "none".to_owned(),
         Identity::File(path) => format!("file:{path}"),
         Identity::Command(command) => format!("command:{command}"),
-    }
-}
-
-fn sweep_name(sweep: Sweep) -> &'static str {
-    match sweep {
-        Sweep::Report => "report",
-        Sweep::Move => "move",
-        Sweep::Fail => "fail",
     }
 }
 

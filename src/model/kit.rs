@@ -15,6 +15,9 @@ const VERSION: &str = "1";
 /// Characters of an X25519 identity in Bech32: the prefix, a `1`, 32 bytes and a checksum.
 const IDENTITY_CHARS: usize = 74;
 
+/// Characters of an identity that a plugin understands, at most: post-quantum keys have some thousands.
+const PLUGIN_IDENTITY_CHARS_MAX: usize = 16 * 1024;
+
 /// Room for the prose of a kit: growing the buffer would leave copies of keys behind.
 const RENDERED_BYTES: usize = 16 * 1024;
 
@@ -67,6 +70,9 @@ pub struct Kit {
     pub secrets: Option<Opening>,
     /// The minisign public key, its base64 line.
     pub signing_public: Option<String>,
+    /// Keys that signed before it, oldest first: `RW… till-seq N` each, its base64 line and the number from which on the
+    /// next one signs.
+    pub signing_former: Vec<String>,
     /// The minisign secret key without password, its base64 line.
     pub signing_secret: Option<SecretString>,
     /// Identities of which the file does not say what they open; they are tried on both archives.
@@ -102,6 +108,9 @@ impl Kit {
         }
         if let Some(public) = &self.signing_public {
             push(&mut text, SIGNING_PUBLIC);
+            for former in &self.signing_former {
+                push_value(&mut text, "signing-former", former);
+            }
             push_value(&mut text, "signing-public", public);
         }
         if let Some(secret) = &self.signing_secret {
@@ -169,8 +178,8 @@ const COSTS: &str = "\
 ";
 
 const SIGNING_PUBLIC: &str = "
-# The next line tells backups that your machine signed from what somebody else put on the
-# store (minisign -V -P). It is not secret.
+# The next lines tell backups that your machine signed from what somebody else put on the
+# store (minisign -V -P). They are not secret. A former key counts for what is older only.
 ";
 
 const SIGNING_SECRET: &str = "
@@ -243,6 +252,14 @@ impl Parser {
             "series" => set_text(&mut self.kit.series, name, value),
             "store" => set_text(&mut self.kit.store, name, value),
             "signing-public" => set_text(self.kit.signing_public.get_or_insert_default(), name, value),
+            "signing-former" => {
+                let mut line = String::new();
+                set_text(&mut line, name, value)?;
+                if !self.kit.signing_former.contains(&line) {
+                    self.kit.signing_former.push(line);
+                }
+                Ok(())
+            }
             "signing-secret" => match &self.kit.signing_secret {
                 Some(old) if old.expose_secret() != value => Err(second(name)),
                 _ => {
@@ -306,7 +323,14 @@ fn check_identity(line: &str) -> Result<(), String> {
         }
         return Err(format!("is not a whole identity: it should be {IDENTITY_CHARS} capitals and digits"));
     }
-    if line.starts_with("AGE-SECRET-KEY-") || line.starts_with("AGE-PLUGIN-") {
+    if line.starts_with("AGE-PLUGIN-") {
+        let shape = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b"+-._".contains(&b);
+        if line.len() <= PLUGIN_IDENTITY_CHARS_MAX && line.bytes().all(shape) {
+            return Ok(());
+        }
+        return refuse("is not a whole identity of a plugin: it should be capitals and digits");
+    }
+    if line.starts_with("AGE-SECRET-KEY-") {
         return refuse("holds an identity of a kind that is not supported yet");
     }
     if line.starts_with("age1") {
@@ -336,6 +360,7 @@ mod tests {
             state: Some(Opening { recipient: STATE_RECIPIENT.into(), identities: STATE.into() }),
             secrets: Some(Opening { recipient: SECRETS_RECIPIENT.into(), identities: SECRETS.into() }),
             signing_public: Some("RWTWQFXJ".into()),
+            signing_former: vec!["RWfirst till-seq 5".into(), "RWsecond till-seq 9".into()],
             signing_secret: Some("RWQAAEIy".into()),
             loose: Vec::new(),
         }
@@ -359,6 +384,7 @@ mod tests {
         assert_eq!(exposed(&read, Which::State), [STATE]);
         assert_eq!(exposed(&read, Which::Secrets), [SECRETS]);
         assert_eq!(read.signing_public.as_deref(), Some("RWTWQFXJ"));
+        assert_eq!(read.signing_former, ["RWfirst till-seq 5", "RWsecond till-seq 9"]);
         assert_eq!(read.signing_secret.as_ref().unwrap().expose_secret(), "RWQAAEIy");
         assert!(read.loose.is_empty());
         assert_eq!(read.render().expose_secret(), text.expose_secret());
@@ -371,6 +397,13 @@ mod tests {
             assert!(line.is_empty() || line.starts_with('#') || line == STATE || line == SECRETS, "{line}");
             assert!(line.len() < 300, "{line}");
         }
+    }
+
+    #[test]
+    fn an_identity_of_a_plugin_is_tried_on_both() {
+        let read = Kit::parse(&format!("# touch it\nAGE-PLUGIN-YUBIKEY-1QQPQ\n{STATE}\n")).unwrap();
+        assert_eq!(exposed(&read, Which::Secrets), ["AGE-PLUGIN-YUBIKEY-1QQPQ", STATE]);
+        assert_eq!(Kit::parse(read.render().expose_secret()).unwrap().loose.len(), 2);
     }
 
     #[test]
@@ -414,7 +447,8 @@ mod tests {
             (format!("# x\n{cut}\n"), "line 2 of the key file is not a whole identity"),
             (format!("\n\n{}", STATE.to_lowercase()), "line 3 of the key file is neither"),
             (STATE_RECIPIENT.into(), "line 1 of the key file holds a recipient"),
-            ("AGE-PLUGIN-YUBIKEY-1XX".into(), "line 1 of the key file holds an identity of a kind"),
+            ("AGE-SECRET-KEY-PQ-1XX".into(), "line 1 of the key file holds an identity of a kind"),
+            ("AGE-PLUGIN-YUBIKEY-1xx".into(), "line 1 of the key file is not a whole identity of a plugin"),
             ("-----BEGIN OPENSSH PRIVATE KEY-----".into(), "line 1 of the key file starts a private key"),
             ("# lifeboat recovery kit 2".into(), "line 1 of the key file announces"),
             ("# series: a\n# series: b".into(), "line 2 of the key file gives a second"),

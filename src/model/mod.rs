@@ -19,7 +19,9 @@ pub mod history;
 pub mod kit;
 pub mod layout;
 pub mod lifecycle;
+pub mod lifecycle_rules;
 pub mod loader;
+pub mod logins;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub mod syntax;
 pub mod tiers;
 pub mod tree;
 pub mod tree_digest;
+pub mod upload;
 mod varint;
 pub mod walk;
 pub mod watch;

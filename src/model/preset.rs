@@ -64,13 +64,30 @@ pub struct Preset {
     /// What a person has to do after a restore, before the agent starts.
     #[serde(default)]
     pub after: Vec<After>,
+    /// What is left under another name by `restore --paused`, so that nothing starts by itself.
+    #[serde(rename = "pause", default)]
+    pub pauses: Vec<Pause>,
+}
+
+/// What the name of a piece ends in that a restore left paused.
+pub const PAUSED_SUFFIX: &str = ".paused";
+
+/// Files without which an agent, or a part of it, does not start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Patterns relative to the home and to each of `repeat_under`. Under the paused name a file has the same class.
+    pub paths: Vec<String>,
+    /// What does not start without them.
+    pub reason: String,
 }
 
 /// A step after a restore.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct After {
-    /// Paths below the home: the step is due when any of them was restored.
+    /// Patterns relative to the home and to each of `repeat_under`: the step is due when something at one of them, or
+    /// below, was restored.
     pub paths: Vec<String>,
     /// What kind of step it is.
     pub kind: AfterKind,
@@ -492,12 +509,28 @@ mod tests {
             assert!(!preset.after.is_empty(), "{name}");
             for after in &preset.after {
                 assert!(!after.paths.is_empty() && !after.step.is_empty(), "{name}");
-                assert!(after.paths.iter().all(|p| !p.contains('*')), "{name}: these are no globs");
             }
         }
+        assert!(find("hermes").unwrap().pauses.len() == 1 && find("openclaw").unwrap().pauses.len() == 1);
         assert_eq!(builtin().len(), FILES.len());
         assert_eq!(names(), "claude-code, codex, hermes, openclaw");
         assert!(text("hermes").is_some() && text("x").is_none() && find("x").is_none());
+    }
+
+    /// A key is no less a secret while it is paused.
+    #[test]
+    fn what_is_paused_has_the_class_it_had() {
+        use crate::model::class::{Rules, Scope};
+        for preset in builtin() {
+            let root = Path::new("/home/u/agent");
+            let scope = Scope { root: Some(root), preset: Some((preset, preset.home_id())), ..Scope::default() };
+            let rules = Rules::new(&scope).unwrap();
+            for path in preset.pauses.iter().flat_map(|p| &p.paths) {
+                assert!(!path.contains('*'), "{path}");
+                let class = |path: &str| rules.decide_path(path.as_bytes(), false).class;
+                assert_eq!(class(path), class(&format!("{path}{PAUSED_SUFFIX}")), "{}: {path}", preset.name);
+            }
+        }
     }
 
     #[test]

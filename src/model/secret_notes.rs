@@ -14,7 +14,7 @@ pub struct SecretNotes {
     /// bundles do not show.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
-    /// The values that are searched for elsewhere, each with the file that holds it.
+    /// The values, each with the file that holds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Named>,
     /// Where such values were found in the state.
@@ -44,6 +44,9 @@ pub struct Named {
     pub name: String,
     /// BLAKE3 of the value, keyed with the bundle's key.
     pub fingerprint: String,
+    /// Whether it is too short or too common to be searched for elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsearched: bool,
 }
 
 /// A value of a secret file in a file of the state.

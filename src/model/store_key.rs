@@ -35,6 +35,8 @@ pub const MANIFEST: &str = "manifest.jsonl.zst.age";
 pub const COMMIT: &str = "commit";
 /// The name of the signature's object within its snapshot.
 pub const SIGNATURE: &str = "commit.minisig";
+/// The name of the object that says of a pinned copy that it was asked for, and is not only what another one leans on.
+pub const PIN: &str = "pin";
 /// The tier word below which pinned chains stand.
 pub const PINNED: &str = "pinned";
 /// The top-level prefix of pinned secrets bundles.
@@ -55,9 +57,22 @@ pub fn is_object_name(name: &str) -> bool {
     is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE)
 }
 
-/// The key of the first verification key of a series.
+/// The key of verification key number `n` of a series, from 1 on. Its signature has `.minisig` behind that.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
+}
+
+/// Whether `name` is that of a verification key or of its signature in the directory of a series: `000001.pub`.
+pub fn is_public_key_name(name: &str) -> bool {
+    let stem = name.strip_suffix(".minisig").unwrap_or(name).strip_suffix(".pub");
+    stem.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The number of a verification key of a series, if `key` is what [`public_key`] makes.
+pub fn public_key_number(series: &str, key: &str) -> Option<u32> {
+    let name = key.strip_prefix("keys/")?.strip_prefix(series)?.strip_prefix('/')?.strip_suffix(".pub")?;
+    let digits = name.len() == 6 && name.bytes().all(|b| b.is_ascii_digit());
+    name.parse().ok().filter(|n| digits && *n > 0)
 }
 
 /// Checks a series (or tier) name: `[a-z0-9][a-z0-9._-]{0,63}`.
@@ -68,6 +83,9 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| ok(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// How an id shows the clock.
+const CLOCK: &str = "%Y%m%dT%H%M%SZ";
+
 /// The id of a snapshot: the writer's clock and eight random hex digits. It orders nothing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SnapshotId(String);
@@ -76,7 +94,7 @@ impl SnapshotId {
     /// The id of a snapshot made at `unix_seconds`, told from its neighbours by `random`.
     pub fn new(unix_seconds: i64, random: u32) -> Self {
         let time = jiff::Timestamp::from_second(unix_seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        SnapshotId(format!("{}-{random:08x}", time.strftime("%Y%m%dT%H%M%SZ")))
+        SnapshotId(format!("{}-{random:08x}", time.strftime(CLOCK)))
     }
 
     /// Parses `20261121T201500Z-3f9c02de`.
@@ -91,7 +109,9 @@ impl SnapshotId {
             && &b[15..17] == b"Z-"
             && b[17..].iter().all(hex);
         let id = shape.then(|| SnapshotId(text.to_owned()))?;
-        id.time().map(|_| id)
+        // A leap second would be taken for the one before: there is one id for a second.
+        let same = id.time()?.strftime(CLOCK).to_string() == text[..16];
+        same.then_some(id)
     }
 
     /// The clock of the writer when the snapshot was begun.
@@ -100,7 +120,7 @@ impl SnapshotId {
     }
 
     fn time(&self) -> Option<jiff::Timestamp> {
-        let stamp = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", &self.0[..16]).ok()?;
+        let stamp = jiff::civil::DateTime::strptime(CLOCK, &self.0[..16]).ok()?;
         stamp.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp())
     }
 
@@ -181,7 +201,8 @@ impl Place {
             [SECRETS_PINNED, series, dir, name] => (Archive::Secrets, Some(PINNED), series, dir, name),
             _ => return None,
         };
-        if !is_object_name(name) || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
+        let pin = name == PIN && archive == Archive::State && tier == Some(PINNED);
+        if !is_object_name(name) && !pin || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
             return None;
         }
         let (id, parent) = match dir.split_once(".on.") {
@@ -207,11 +228,22 @@ mod tests {
         for bad in [
             "20261121T201500Z-3F9C02DE",
             "20261321T201500Z-3f9c02de",
+            "20261121T201560Z-3f9c02de",
             "20261121T201500Z-3f9c02d",
             "",
             "é20261121T201500Z-3f9c02",
         ] {
             assert!(SnapshotId::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_verification_keys() {
+        for name in ["000001.pub", "000012.pub.minisig"] {
+            assert!(is_public_key_name(name), "{name}");
+        }
+        for name in ["1.pub", "000001", "00000a.pub", "000001.pub.minisig.minisig", ".pub", "éééa.pub"] {
+            assert!(!is_public_key_name(name), "{name}");
         }
     }
 
@@ -228,6 +260,10 @@ mod tests {
             assert_eq!(Place::parse(&place.object("commit#1")), None);
         }
         assert_eq!(Place::parse("state/monthly/vm1/20261121T201500Z-3f9c02de"), None);
+        // Only a pinned chain has a mark.
+        assert!(Place::parse("state/pinned/vm1/20261121T201500Z-3f9c02de/pin").is_some());
+        assert_eq!(Place::parse("state/monthly/vm1/20261121T201500Z-3f9c02de/pin"), None);
+        assert_eq!(Place::parse("secrets-pinned/vm1/20261121T201500Z-3f9c02de/pin"), None);
         assert_eq!(Place::parse("state/monthly/VM1/20261121T201500Z-3f9c02de/commit"), None);
     }
 }

@@ -4,9 +4,16 @@ use super::entry::{Entry, Kind};
 use super::manifest::hex;
 use super::record::XattrDigest;
 
+/// What is hashed at once, in bytes: BLAKE3 is several times faster on many of its 1 KiB chunks than on a field.
+const BATCH_BYTES: usize = 64 << 10;
+
 /// Takes entries in ascending bytewise order of path.
 #[derive(Default)]
-pub struct TreeDigest(blake3::Hasher);
+pub struct TreeDigest {
+    hasher: blake3::Hasher,
+    /// What is still to be hashed.
+    batch: Vec<u8>,
+}
 
 impl TreeDigest {
     /// A digest of nothing yet.
@@ -17,9 +24,10 @@ impl TreeDigest {
     /// Adds an entry; `linked` is the file's own entry where `entry` is a hard link, else the entry itself, and `xattrs`
     /// are the digests of its attributes.
     pub fn add(&mut self, path: &[u8], entry: &Entry, linked: &Entry, xattrs: &[XattrDigest]) {
+        let batch = &mut self.batch;
         let mut field = |bytes: &[u8]| {
-            self.0.update(bytes);
-            self.0.update(&[0]);
+            batch.extend_from_slice(bytes);
+            batch.push(0);
         };
         field(path);
         field(entry.kind.word().as_bytes());
@@ -45,10 +53,14 @@ impl TreeDigest {
             }
         }
         field(b"");
+        if batch.len() >= BATCH_BYTES {
+            self.hasher.update(batch);
+            batch.clear();
+        }
     }
 
     /// The digest in hex.
-    pub fn finish(self) -> String {
-        self.0.finalize().to_hex().to_string()
+    pub fn finish(mut self) -> String {
+        self.hasher.update(&self.batch).finalize().to_hex().to_string()
     }
 }

@@ -1,12 +1,16 @@
 //! age's keys: recipients to seal to, identities to open with, and texts under a passphrase.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
-use age::{DecryptError, Decryptor, Encryptor, scrypt, x25519};
+use age::{DecryptError, Decryptor, EncryptError, Encryptor, scrypt, tag, tagpq, x25519};
+use age_core::format::{FileKey, Stanza};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::plugin::{self, Plugins};
 use crate::error::{Error, Kind, Result};
 use crate::model::path::printable;
 
@@ -29,20 +33,77 @@ pub fn generate() -> (String, SecretString) {
     (identity.to_public().to_string(), identity.to_string())
 }
 
-/// The recipient of an identity.
+/// The recipient of an identity; `None` where only a plugin knows it.
 ///
 /// # Errors
 /// If it is no identity. Its text never stands in the message.
-pub fn recipient_of(identity: &SecretString) -> Result<String> {
-    Ok(parse_identity(identity)?.to_public().to_string())
+pub fn recipient_of(identity: &SecretString) -> Result<Option<String>> {
+    match parse_identity(identity)? {
+        Identity::X25519(identity) => Ok(Some(identity.to_public().to_string())),
+        Identity::Plugin { .. } => Ok(None),
+    }
 }
 
 /// Whom an archive is sealed to. Never empty.
 #[derive(Clone, Debug)]
-pub struct Recipients(Vec<x25519::Recipient>);
+pub struct Recipients(Vec<Recipient>);
+
+/// One of them.
+#[derive(Clone)]
+enum Recipient {
+    X25519(x25519::Recipient),
+    /// A key in hardware, such as a YubiKey's or a Secure Enclave's, that is sealed to without its plugin.
+    Tag(Arc<tag::Recipient>),
+    /// The same, safe against quantum computers.
+    TagPq(Arc<tagpq::Recipient>),
+    /// What only a plugin knows to seal to.
+    Plugin {
+        text: String,
+        plugins: Option<Arc<dyn Plugins>>,
+    },
+}
+
+impl std::fmt::Display for Recipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Recipient::X25519(recipient) => recipient.fmt(f),
+            Recipient::Tag(recipient) => recipient.fmt(f),
+            Recipient::TagPq(recipient) => recipient.fmt(f),
+            Recipient::Plugin { text, .. } => f.write_str(text),
+        }
+    }
+}
+
+impl std::fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl age::Recipient for Recipient {
+    fn wrap_file_key(&self, key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        match self {
+            Recipient::X25519(recipient) => recipient.wrap_file_key(key),
+            Recipient::Tag(recipient) => recipient.wrap_file_key(key),
+            Recipient::TagPq(recipient) => recipient.wrap_file_key(key),
+            Recipient::Plugin { text, plugins } => {
+                let plugins =
+                    plugins.as_deref().ok_or_else(|| EncryptError::Io(std::io::Error::other(no_plugins())))?;
+                let wrapped = plugin::wrap(plugins, text, key);
+                wrapped
+                    .map(|(s, l)| (s, l.into_iter().collect()))
+                    .map_err(|e| EncryptError::Io(std::io::Error::other(e)))
+            }
+        }
+    }
+}
+
+fn no_plugins() -> Error {
+    Error::failed("plugins of age are not started here")
+}
 
 impl Recipients {
-    /// Reads the recipients of a configuration.
+    /// Reads the recipients of a configuration. Those of plugins can be sealed to after [`Recipients::with`].
     ///
     /// # Errors
     /// If there is none, or one that cannot be sealed to.
@@ -51,6 +112,24 @@ impl Recipients {
             return Err(Error::failed("there is no recipient to seal to"));
         }
         Ok(Recipients(texts.iter().map(|t| parse_recipient(t.as_ref().trim())).collect::<Result<_>>()?))
+    }
+
+    /// The same, where plugins can be started.
+    ///
+    /// # Errors
+    /// When one that is needed is not installed.
+    pub fn with(mut self, plugins: &Arc<dyn Plugins>) -> Result<Self> {
+        for recipient in &mut self.0 {
+            if let Recipient::Plugin { text, plugins: own } = recipient {
+                plugins.find(&plugin::name_of(text).unwrap_or_default()).map_err(|e| {
+                    let hint = e.advice().unwrap_or_default().to_owned();
+                    Error::new(e.kind(), format!("nothing can be sealed to {}: {e}", printable(text.as_bytes())))
+                        .hint(hint)
+                })?;
+                *own = Some(Arc::clone(plugins));
+            }
+        }
+        Ok(self)
     }
 
     /// For [`Encryptor::with_recipients`].
@@ -64,50 +143,90 @@ impl Recipients {
     }
 }
 
-fn parse_recipient(text: &str) -> Result<x25519::Recipient> {
+fn parse_recipient(text: &str) -> Result<Recipient> {
     let upper = text.to_ascii_uppercase();
     if upper.starts_with("AGE-SECRET-KEY-") || upper.starts_with("AGE-PLUGIN-") {
         return Err(Error::failed("an identity stands where a recipient belongs")
             .hint("recipients start with age1; whoever could read the identity can open the archive: make new keys"));
     }
-    let shown = printable(text.as_bytes());
     if text.starts_with("ssh-") {
         return Err(Error::failed("ssh keys are not supported as recipients"));
     }
-    text.parse().map_err(|why: &str| {
-        // Plugin recipients have the plugin's name and another `1` before the data.
-        match text.strip_prefix("age1").and_then(|rest| rest.rsplit_once('1')) {
-            Some(_) => Error::failed(format!("plugin recipients are not supported yet: {shown}")),
-            None => Error::failed(format!("not an age recipient: {shown}")).because(why),
-        }
+    let why = match text.parse() {
+        Ok(recipient) => return Ok(Recipient::X25519(recipient)),
+        Err(why) => why,
+    };
+    let tags = text
+        .parse()
+        .map(|r| Recipient::Tag(Arc::new(r)))
+        .or_else(|_: &str| text.parse().map(|r| Recipient::TagPq(Arc::new(r))));
+    tags.or_else(|_: &str| match plugin::name_of(text).filter(|name| !name.starts_with("tag")) {
+        Some(_) => Ok(Recipient::Plugin { text: text.to_owned(), plugins: None }),
+        None => Err(Error::failed(format!("not an age recipient: {}", printable(text.as_bytes()))).because(why)),
     })
 }
 
 /// What opens archives. Never empty.
 #[derive(Clone)]
-pub struct Identities(Vec<x25519::Identity>);
+pub struct Identities(Vec<Identity>);
+
+/// One of them.
+#[derive(Clone)]
+enum Identity {
+    X25519(x25519::Identity),
+    /// What only a plugin knows to use.
+    Plugin {
+        text: SecretString,
+        plugins: Option<Arc<dyn Plugins>>,
+    },
+}
+
+impl age::Identity for Identity {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        self.unwrap_stanzas(std::slice::from_ref(stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
+        match self {
+            Identity::X25519(identity) => identity.unwrap_stanzas(stanzas),
+            Identity::Plugin { text, plugins } => {
+                let plugins = plugins.as_deref().ok_or_else(no_plugins);
+                let found = plugins.and_then(|plugins| plugin::unwrap(plugins, text, stanzas));
+                found.map_err(|e| DecryptError::Io(std::io::Error::other(e))).transpose()
+            }
+        }
+    }
+}
 
 impl Identities {
-    /// Reads identities, one `AGE-SECRET-KEY-1…` line per text.
+    /// Reads identities, one `AGE-SECRET-KEY-1…` or `AGE-PLUGIN-…` line per text. Those of plugins are of use after
+    /// [`Identities::with`].
     ///
     /// # Errors
     /// [`Kind::NoIdentity`] if there is none; else about the first that is damaged, without its text.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a SecretString>) -> Result<Self> {
-        let identities: Vec<_> = texts.into_iter().map(parse_identity).collect::<Result<_>>()?;
+        let mut identities: Vec<_> = texts.into_iter().map(parse_identity).collect::<Result<_>>()?;
         if identities.is_empty() {
             return Err(Error::new(Kind::NoIdentity, "there is no identity to open with"));
         }
+        // A plugin may ask somebody to touch something, which is only worth it where nothing else opens.
+        identities.sort_by_key(|identity| matches!(identity, Identity::Plugin { .. }));
         Ok(Identities(identities))
+    }
+
+    /// The same, where plugins can be started. One that is not installed is told once it is needed.
+    pub fn with(mut self, plugins: &Arc<dyn Plugins>) -> Self {
+        for identity in &mut self.0 {
+            if let Identity::Plugin { plugins: own, .. } = identity {
+                *own = Some(Arc::clone(plugins));
+            }
+        }
+        self
     }
 
     /// For [`Decryptor::decrypt`].
     pub fn iter(&self) -> impl Iterator<Item = &dyn age::Identity> {
         self.0.iter().map(|i| i as &dyn age::Identity)
-    }
-
-    /// What seals for these identities.
-    pub fn recipients(&self) -> Recipients {
-        Recipients(self.0.iter().map(x25519::Identity::to_public).collect())
     }
 }
 
@@ -117,7 +236,15 @@ impl std::fmt::Debug for Identities {
     }
 }
 
-fn parse_identity(text: &SecretString) -> Result<x25519::Identity> {
+fn parse_identity(text: &SecretString) -> Result<Identity> {
+    let shown = text.expose_secret().trim();
+    if shown.starts_with("AGE-PLUGIN-") && plugin::name_of(shown).is_some() {
+        return Ok(Identity::Plugin { text: SecretString::from(shown), plugins: None });
+    }
+    x25519_identity(text).map(Identity::X25519)
+}
+
+fn x25519_identity(text: &SecretString) -> Result<x25519::Identity> {
     let text = text.expose_secret().trim();
     text.parse().map_err(|why: &str| Error::failed("an age identity is damaged or of an unsupported kind").because(why))
 }
@@ -130,17 +257,35 @@ pub fn prove(recipients: &Recipients, identities: &Identities) -> Result<()> {
     let mut canary = [0; CANARY_BYTES];
     getrandom::fill(&mut canary).map_err(|e| Error::failed("there is no randomness").because(e.to_string()))?;
     let fail = || Error::failed("the identity does not open what is sealed to the recipient");
-    let encryptor = Encryptor::with_recipients(recipients.iter()).map_err(|e| fail().because(e))?;
+    // A plugin says what is wrong, and what to do.
+    let opened = |e: DecryptError| match e {
+        DecryptError::Io(e) => e.downcast::<Error>().unwrap_or_else(|e| fail().because(e)),
+        e => fail().because(e),
+    };
+    let encryptor = encryptor(recipients)?;
     let mut sealed = Vec::new();
     write_all(encryptor, &mut sealed, &canary).map_err(|e| fail().because(e))?;
     let decryptor = Decryptor::new_buffered(&sealed[..]).map_err(|e| fail().because(e))?;
+    let mut reader = decryptor.decrypt(identities.iter()).map_err(opened)?;
     let mut opened = Vec::new();
-    let mut reader = decryptor.decrypt(identities.iter()).map_err(|e| fail().because(e))?;
     reader.read_to_end(&mut opened).map_err(|e| fail().because(e))?;
     if opened != canary {
         return Err(fail());
     }
     Ok(())
+}
+
+/// What seals to these recipients.
+///
+/// # Errors
+/// When they cannot stand together, or a plugin fails.
+pub(super) fn encryptor(recipients: &Recipients) -> Result<Encryptor> {
+    Encryptor::with_recipients(recipients.iter()).map_err(|e| match e {
+        EncryptError::Io(e) => {
+            e.downcast::<Error>().unwrap_or_else(|e| Error::failed("cannot encrypt to these recipients").because(e))
+        }
+        e => Error::failed("cannot encrypt to these recipients").because(e),
+    })
 }
 
 fn write_all(encryptor: Encryptor, out: impl Write, data: &[u8]) -> std::io::Result<()> {
@@ -237,12 +382,13 @@ mod tests {
     fn a_new_identity_opens_what_its_recipient_seals() {
         let (recipient, identity) = generate();
         let (other, other_identity) = generate();
-        assert_eq!(recipient_of(&identity).unwrap(), recipient);
+        assert_eq!(recipient_of(&identity).unwrap().as_ref(), Some(&recipient));
         let recipients = Recipients::parse(&[recipient.clone(), other]).unwrap();
         let identities = Identities::parse([&identity]).unwrap();
         prove(&recipients, &identities).unwrap();
-        assert_eq!(identities.recipients().texts(), [recipient]);
-        assert!(prove(&identities.recipients(), &Identities::parse([&other_identity]).unwrap()).is_err());
+        let own = Recipients::parse(&[&recipient]).unwrap();
+        assert_eq!(own.texts(), [recipient]);
+        assert!(prove(&own, &Identities::parse([&other_identity]).unwrap()).is_err());
         assert_eq!(format!("{identities:?}"), "Identities(1)");
     }
 
@@ -250,10 +396,8 @@ mod tests {
     fn recipients_that_cannot_be_sealed_to_are_named() {
         let (good, identity) = generate();
         let cases = [
-            (
-                "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t",
-                "plugin recipients are not supported yet",
-            ),
+            ("age1tag1qqq", "not an age recipient"),
+            ("age1../x1qqq", "not an age recipient"),
             ("ssh-ed25519 AAAA", "ssh keys are not supported"),
             ("age1qqq", "not an age recipient: age1qqq"),
             ("", "not an age recipient"),
@@ -272,10 +416,25 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_hardware_are_sealed_to_without_a_plugin_and_others_need_theirs() {
+        // From age's own tests of the two kinds.
+        let native = ["age1tag1qt8lw0ual6avlwmwatk888yqnmdamm7xfd0wak53ut6elz5c4swx2yqdj4e"];
+        let recipients = Recipients::parse(&native).unwrap();
+        assert_eq!(recipients.texts(), native);
+        let mut sealed = Vec::new();
+        write_all(encryptor(&recipients).unwrap(), &mut sealed, b"x").unwrap();
+        assert!(sealed.windows(10).any(|w| w == b"-> p256tag"));
+        let other = "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t";
+        let recipients = Recipients::parse(&[other]).unwrap();
+        assert_eq!(recipients.texts(), [other]);
+        assert!(encryptor(&recipients).err().unwrap().to_string().contains("are not started here"));
+    }
+
+    #[test]
     fn broken_identities_are_refused_without_being_quoted() {
         let (recipient, identity) = generate();
         let text = identity.expose_secret();
-        for bad in [&text[..50], "", "AGE-PLUGIN-X-1QQ", &recipient] {
+        for bad in [&text[..50], "", "AGE-PLUGIN-../X-1QQ", &recipient] {
             let error = Identities::parse([&SecretString::from(bad)]).unwrap_err();
             assert!(bad.is_empty() || !format!("{error:?}").contains(bad));
         }

@@ -9,17 +9,19 @@
 //! When a stage fails, its neighbours must not wait for it: who reads a channel owns its end, so that it closes with the
 //! last reader, and a compressor that fails says so to the sealer, which would miss its frame for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use zstd::zstd_safe::CParameter;
 
 use super::age_keys::Recipients;
+use super::resume::{self, Ledger, Notes, Past, Sealed};
 use super::seal;
 use super::tar_member;
 use crate::error::{Error, Result};
@@ -28,10 +30,12 @@ use crate::model::entry::Entry;
 use crate::model::manifest::{Frame, VolumePlace};
 use crate::model::store_key::volume_name;
 
-/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well.
-pub const PIECE_BYTES: usize = 4 << 20;
-/// A volume closes at the first frame boundary past this many bytes of plaintext.
-pub const VOLUME_BYTES: u64 = 16 << 20;
+/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well. A file among texts then
+/// costs less than a mebibyte to read.
+pub const PIECE_BYTES: usize = 3 << 20;
+/// A volume closes once one more frame could bring it past this many bytes of plaintext: five frames that cannot be
+/// compressed, and a little. What is on its way is in memory, and memory that held a large volume once stays that large.
+pub const VOLUME_BYTES_MAX: u64 = (16 << 20) + (512 << 10);
 /// Members up to this size, header included, are never cut.
 pub const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// A piece is cut early, at the start of a member, once it is this full.
@@ -45,6 +49,8 @@ const TUNED_LEVEL: i32 = 3;
 /// smaller table and a window over the whole frame cost 0.4 % in size and save a fifth of the time (an agent's home of
 /// 1.8 GiB, two cores, both beside plain level 3 in the same minutes). The window is below what stock zstd takes.
 const TUNED: [CParameter; 3] = [CParameter::WindowLog(22), CParameter::ChainLog(15), CParameter::MinMatch(7)];
+/// Bytes that go nowhere at once.
+const DROPPED_BYTES: usize = 256 << 10;
 /// Secrets bundles are padded to a multiple of this many bytes of plaintext.
 pub const PADDING_BYTES: u64 = 64 << 10;
 
@@ -73,8 +79,37 @@ pub struct Written {
     pub objects: Vec<Object>,
 }
 
-/// A volume on its way: number, sealed bytes.
-type Volume = (usize, Vec<u8>);
+/// A volume on its way.
+struct Volume {
+    /// Its place among the archive's volumes, and the number in its name.
+    index: usize,
+    number: usize,
+    sealed: Vec<u8>,
+    place: VolumePlace,
+    frames: Vec<Frame>,
+}
+
+/// What is on the store before the first frame is made.
+#[derive(Default)]
+struct Begun {
+    tar_offset: u64,
+    frames: Vec<Frame>,
+    volumes: Vec<VolumePlace>,
+    objects: Vec<Object>,
+    next_number: usize,
+}
+
+impl Begun {
+    fn behind(past: Option<&Past>) -> Begun {
+        past.map_or_else(Begun::default, |past| Begun {
+            tar_offset: past.floor(),
+            frames: past.frames.clone(),
+            volumes: past.volumes.clone(),
+            objects: past.objects.clone(),
+            next_number: past.next_number,
+        })
+    }
+}
 
 struct Piece {
     number: usize,
@@ -91,6 +126,7 @@ struct Done {
 }
 
 /// Runs `produce`, which writes the tar, and everything behind it. `put` stores one volume and is called from several threads.
+/// With `notes` the archive goes on where an earlier run was cut off, and takes notes for a later one.
 ///
 /// # Errors
 /// The first error of `produce`, `put` or of any stage; nothing is complete then.
@@ -98,8 +134,13 @@ pub fn write<T>(
     options: &Options,
     recipients: &Recipients,
     put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
+    notes: Option<Notes>,
     produce: impl FnOnce(&mut TarWriter) -> Result<T>,
 ) -> Result<(T, Written)> {
+    let ledger = notes.as_ref().map(|notes| Arc::clone(notes.ledger()));
+    let ledger = ledger.as_deref();
+    let begun = Begun::behind(notes.as_ref().map(Notes::past));
+    let (floor, mut objects) = (begun.tar_offset, begun.objects.clone());
     let (job_tx, job_rx) = sync_channel::<Piece>(1);
     let (raw_tx, raw_rx) = channel::<BytesMut>();
     let (frame_tx, frame_rx) = channel::<Result<Done>>();
@@ -119,6 +160,7 @@ pub fn write<T>(
     // Shared by the threads that receive, and by nobody else: when the last of them has failed, senders learn of it.
     let (job_rx, spare_rx, volume_rx) = (shared(job_rx), shared(spare_rx), shared(volume_rx));
     let broken = AtomicBool::new(false);
+    let window = Window::new(begun.volumes.len(), options.uploads);
     std::thread::scope(|scope| {
         let compressors: Vec<_> = (0..options.workers)
             .map(|_| {
@@ -135,20 +177,35 @@ pub fn write<T>(
             .collect();
         drop((frame_tx, raw_tx));
         let sealed_volumes = Volumes { out: volume_tx, empty: empty_rx };
-        let sealer = scope.spawn(move || seal_frames(options, recipients, &frame_rx, &spare_tx, &sealed_volumes));
+        let sealer =
+            scope.spawn(move || seal_frames(options, recipients, begun, &frame_rx, &spare_tx, &sealed_volumes));
         let uploaders: Vec<_> = (0..options.uploads)
             .map(|_| {
-                let (empty_tx, volume_rx, broken) = (empty_tx.clone(), Arc::clone(&volume_rx), &broken);
+                let (empty_tx, volume_rx) = (empty_tx.clone(), Arc::clone(&volume_rx));
+                let (broken, window) = (&broken, &window);
                 scope.spawn(move || {
-                    let done = upload(&volume_rx, &empty_tx, broken, put);
+                    let done = upload(&volume_rx, &empty_tx, broken, window, ledger, put);
                     broken.fetch_or(done.is_err(), Ordering::Relaxed);
+                    window.changed.notify_all();
                     done
                 })
             })
             .collect();
         drop((job_rx, spare_rx, volume_rx));
 
-        let mut writer = TarWriter { jobs: Some(job_tx), raw: raw_rx, piece: None, used: 0, position: 0, next: 0 };
+        let mut writer = TarWriter {
+            jobs: Some(job_tx),
+            raw: raw_rx,
+            piece: None,
+            used: 0,
+            position: floor,
+            emitted: floor,
+            floor,
+            next: 0,
+            notes,
+            open: None,
+            dropped: Vec::new(),
+        };
         let produced = produce(&mut writer).and_then(|t| writer.finish().map(|()| t));
         // Each stage ends when the one before it has dropped its sender.
         drop(writer);
@@ -158,13 +215,14 @@ pub fn write<T>(
             first.keep(joined(compressor.join()));
         }
         let sealed = first.keep(joined(sealer.join()));
-        let mut objects = BTreeMap::new();
+        let mut stored = BTreeMap::new();
         for uploader in uploaders {
-            objects.extend(first.keep(joined(uploader.join())).into_iter().flatten());
+            stored.extend(first.keep(joined(uploader.join())).into_iter().flatten());
         }
         match (first.0, produced, sealed) {
             (None, Some(produced), Some((frames, volumes))) => {
-                Ok((produced, Written { frames, volumes, objects: objects.into_values().collect() }))
+                objects.extend(stored.into_values());
+                Ok((produced, Written { frames, volumes, objects }))
             }
             (failure, ..) => Err(failure.unwrap_or_else(stopped)),
         }
@@ -189,6 +247,14 @@ impl FirstError {
     }
 }
 
+/// What is said where the beginning of an archive, by an earlier run, does not fit any more.
+const STALE: &str = "something that an interrupted run had stored went away while the archive was continued";
+
+/// Whether `error` says that an archive cannot be continued, and a new one can be made.
+pub fn is_stale(error: &Error) -> bool {
+    error.to_string() == STALE
+}
+
 const STOPPED: &str = "another stage of the archive failed";
 
 /// What a stage says when its neighbour is gone; replaced by the neighbour's own error.
@@ -211,8 +277,17 @@ pub struct TarWriter {
     raw: Receiver<BytesMut>,
     piece: Option<BytesMut>,
     used: usize,
+    /// Where the next byte belongs. Below `floor` it is in a volume of an earlier run, and goes nowhere.
     position: u64,
+    /// Where the next byte belongs that has not been made yet.
+    emitted: u64,
+    floor: u64,
     next: usize,
+    notes: Option<Notes>,
+    /// The member that takes its time, until the next one begins.
+    open: Option<resume::Begun>,
+    /// What takes bytes that go nowhere.
+    dropped: Vec<u8>,
 }
 
 impl TarWriter {
@@ -297,9 +372,28 @@ impl TarWriter {
     /// # Errors
     /// When a later stage has failed.
     pub fn whole(&mut self, path: &[u8], entry: &Entry, content: &[u8]) -> Result<u64> {
+        let digest = self.notes.is_some().then(|| *blake3::hash(content).as_bytes());
+        self.whole_of(path, entry, content, &digest.unwrap_or_default())
+    }
+
+    /// [`TarWriter::whole`] of a content whose BLAKE3 is known.
+    ///
+    /// # Errors
+    /// As [`TarWriter::whole`].
+    pub fn whole_of(&mut self, path: &[u8], entry: &Entry, content: &[u8], blake3: &[u8; 32]) -> Result<u64> {
         let stored = content.len() as u64;
         let header = tar_member::header(path, entry, stored);
+        let digest = digest_of(&header, blake3);
+        self.settle();
+        if let Some(at) = self.notes.as_mut().and_then(|notes| notes.find(path, &digest)) {
+            return Ok(at);
+        }
+        self.fill_cut()?;
         self.member(header.len() as u64 + stored)?;
+        let places = self.places(&header, stored);
+        if let Some(notes) = &mut self.notes {
+            notes.whole(path, digest, places);
+        }
         self.write(&header)?;
         let at = self.position;
         self.write(content)?;
@@ -307,7 +401,72 @@ impl TarWriter {
         Ok(at)
     }
 
+    /// Begins a member that is not held in memory, whose header it writes, and returns the offset of its content, of which
+    /// `stored` bytes and their padding are to follow. Where an earlier run brought all of it to the store, or its
+    /// beginning and the file is the same by its `stamp`, what follows goes nowhere as far as it is there.
+    ///
+    /// # Errors
+    /// When a later stage has failed.
+    pub fn begin(&mut self, path: &[u8], header: &[u8], stored: u64, stamp: u64) -> Result<u64> {
+        self.settle();
+        let digest = *blake3::hash(header).as_bytes();
+        match self.notes.as_mut().and_then(|notes| notes.begin(path, &digest, stamp)) {
+            Some(begun) => {
+                self.position = begun.start();
+                self.open = Some(begun);
+            }
+            None => {
+                self.fill_cut()?;
+                self.member(header.len() as u64 + stored)?;
+                let places = self.places(header, stored);
+                self.open = self.notes.as_mut().map(|notes| notes.begin_new(path, digest, places, stamp));
+            }
+        }
+        self.write(header)?;
+        Ok(self.position)
+    }
+
+    /// Ends such a member, whose content has the digest `blake3`. Says whether what is in the archive is that; else it has to
+    /// be written once more.
+    pub fn end(&mut self, blake3: [u8; 32]) -> bool {
+        match (&mut self.notes, self.open.take()) {
+            (Some(notes), Some(begun)) => notes.end(&begun, blake3),
+            _ => true,
+        }
+    }
+
+    /// Whether an earlier run was cut off in a member that can go on, and whether it is this one: it has to come first, or
+    /// its beginning is lost.
+    pub fn is_cut(&self, path: Option<&[u8]>) -> bool {
+        self.notes.as_ref().is_some_and(|notes| path.map_or_else(|| notes.has_cut(), |path| notes.is_cut(path)))
+    }
+
+    /// Goes back to where bytes are made, from a member that was there.
+    fn settle(&mut self) {
+        self.position = self.emitted;
+        self.open = None;
+    }
+
+    /// A member that an earlier run began and that does not go on is filled up, so that the tar is one.
+    fn fill_cut(&mut self) -> Result<()> {
+        match self.notes.as_mut().and_then(Notes::give_up_cut) {
+            Some(end) => self.zeros(end.saturating_sub(self.position)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where header and content of the next member begin, and where its padding ends.
+    fn places(&self, header: &[u8], stored: u64) -> (u64, u64, u64) {
+        let at = self.position + header.len() as u64;
+        (self.position, at, at + stored + tar_member::padding(stored))
+    }
+
     fn room(&mut self) -> Result<&mut [u8]> {
+        if self.position < self.floor {
+            self.dropped.resize(DROPPED_BYTES, 0);
+            let left = usize::try_from(self.floor - self.position).unwrap_or(usize::MAX);
+            return Ok(&mut self.dropped[..left.min(DROPPED_BYTES)]);
+        }
         if self.piece.is_none() {
             self.piece = Some(self.raw.recv().map_err(|_| stopped())?);
         }
@@ -316,8 +475,13 @@ impl TarWriter {
     }
 
     fn advance(&mut self, n: usize) -> Result<()> {
-        self.used += n;
+        let goes_nowhere = self.position < self.floor;
         self.position += n as u64;
+        if goes_nowhere {
+            return Ok(());
+        }
+        self.used += n;
+        self.emitted = self.position;
         if self.used == PIECE_BYTES { self.cut() } else { Ok(()) }
     }
 
@@ -337,6 +501,12 @@ impl TarWriter {
     pub fn finish(&mut self) -> Result<()> {
         if self.jobs.is_none() {
             return Ok(());
+        }
+        self.settle();
+        self.fill_cut()?;
+        let start = self.position;
+        if self.notes.as_mut().is_some_and(|notes| !notes.finish(start)) {
+            return Err(Error::failed(STALE).hint("run the backup again: it begins anew"));
         }
         self.member(tar_member::END.len() as u64)?;
         self.write(&tar_member::END)?;
@@ -359,6 +529,11 @@ impl Drop for Alarm {
             drop(self.out.send(Err(stopped())));
         }
     }
+}
+
+/// What tells members of one name apart.
+fn digest_of(header: &[u8], content: &[u8; 32]) -> [u8; 32] {
+    *blake3::Hasher::new().update(header).update(content).finalize().as_bytes()
 }
 
 /// Takes pieces until there are no more.
@@ -430,21 +605,25 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct OpenVolume {
     writer: age::stream::StreamWriter<Vec<u8>>,
     plain: u64,
+    /// Its first frame.
+    first: usize,
 }
 
 /// Puts frames in order and closes volumes.
 fn seal_frames(
     options: &Options,
     recipients: &Recipients,
+    begun: Begun,
     frames_in: &Receiver<Result<Done>>,
     spare: &Sender<BytesMut>,
     volumes_out: &Volumes,
 ) -> Result<(Vec<Frame>, Vec<VolumePlace>)> {
     let failed = |e| Error::failed("cannot seal a volume").because(e);
-    let (mut frames, mut volumes) = (Vec::new(), Vec::new());
+    let mut out =
+        Sealer { frames: begun.frames, volumes: begun.volumes, next_number: begun.next_number, out: volumes_out };
     let mut waiting = BTreeMap::new();
     let mut open: Option<OpenVolume> = None;
-    let (mut next, mut tar_offset) = (0, 0);
+    let (mut next, mut tar_offset) = (0, begun.tar_offset);
     for done in frames_in {
         let done = done?;
         waiting.insert(done.number, done);
@@ -452,12 +631,15 @@ fn seal_frames(
             next += 1;
             let volume = match &mut open {
                 Some(volume) => volume,
-                None => open.insert(OpenVolume { writer: seal::begin(recipients, volumes_out.buffer())?, plain: 0 }),
+                None => {
+                    let writer = seal::begin(recipients, volumes_out.buffer())?;
+                    open.insert(OpenVolume { writer, plain: 0, first: out.frames.len() })
+                }
             };
             volume.writer.write_all(&done.compressed[..done.length]).map_err(failed)?;
             let length = u32::try_from(done.length).expect("a frame is small");
-            frames.push(Frame {
-                volume: u32::try_from(volumes.len()).expect("volumes are numbered with six digits"),
+            out.frames.push(Frame {
+                volume: u32::try_from(out.volumes.len()).expect("volumes are numbered with six digits"),
                 offset: volume.plain,
                 length,
                 tar_offset,
@@ -467,8 +649,8 @@ fn seal_frames(
             volume.plain += u64::from(length);
             tar_offset += u64::from(done.tar_length);
             drop(spare.send(done.compressed));
-            if volume.plain >= VOLUME_BYTES {
-                close(open.take(), &mut volumes, volumes_out)?;
+            if volume.plain + PIECE_BYTES as u64 > VOLUME_BYTES_MAX {
+                out.close(open.take())?;
             }
         }
     }
@@ -477,8 +659,8 @@ fn seal_frames(
         volume.writer.write_all(&padding).map_err(failed)?;
         volume.plain += padding.len() as u64;
     }
-    close(open, &mut volumes, volumes_out)?;
-    Ok((frames, volumes))
+    out.close(open)?;
+    Ok((out.frames, out.volumes))
 }
 
 /// Where sealed volumes go, and where their memory comes back from.
@@ -504,12 +686,61 @@ pub fn skippable(plain: u64) -> Vec<u8> {
     out
 }
 
-fn close(open: Option<OpenVolume>, volumes: &mut Vec<VolumePlace>, out: &Volumes) -> Result<()> {
-    let Some(OpenVolume { writer, plain }) = open else { return Ok(()) };
-    let sealed = writer.finish().map_err(|e| Error::failed("cannot seal a volume").because(e))?;
-    let header = seal::header_length(&sealed).expect("age writes its header first") as u64;
-    volumes.push(VolumePlace { header, plain });
-    out.out.send((volumes.len() - 1, sealed)).map_err(|_| stopped())
+/// The frame table and the volumes, as they grow.
+struct Sealer<'a> {
+    frames: Vec<Frame>,
+    volumes: Vec<VolumePlace>,
+    next_number: usize,
+    out: &'a Volumes,
+}
+
+impl Sealer<'_> {
+    fn close(&mut self, open: Option<OpenVolume>) -> Result<()> {
+        let Some(OpenVolume { writer, plain, first }) = open else { return Ok(()) };
+        let sealed = writer.finish().map_err(|e| Error::failed("cannot seal a volume").because(e))?;
+        let header = seal::header_length(&sealed).expect("age writes its header first") as u64;
+        let place = VolumePlace { header, plain };
+        let (index, number) = (self.volumes.len(), self.next_number);
+        self.volumes.push(place);
+        self.next_number += 1;
+        let volume = Volume { index, number, sealed, place, frames: self.frames[first..].to_vec() };
+        self.out.out.send(volume).map_err(|_| stopped())
+    }
+}
+
+/// How far uploads may run ahead of the first volume that is not there: what lies behind that is of no use to a run that
+/// goes on, and one connection may be much slower than the others.
+struct Window {
+    stored: Mutex<(usize, BTreeSet<usize>)>,
+    changed: Condvar,
+    width: usize,
+}
+
+impl Window {
+    fn new(first: usize, uploads: usize) -> Window {
+        Window { stored: Mutex::new((first, BTreeSet::new())), changed: Condvar::new(), width: 2 * uploads }
+    }
+
+    /// Waits until a volume may go; it may not if another one failed.
+    fn enter(&self, index: usize, broken: &AtomicBool) -> Result<()> {
+        let mut stored = lock(&self.stored);
+        while index >= stored.0 + self.width && !broken.load(Ordering::Relaxed) {
+            // A failure is told without the lock, and so might be missed.
+            let waited = self.changed.wait_timeout(stored, Duration::from_millis(100));
+            stored = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        if broken.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
+    }
+
+    fn stored(&self, index: usize) {
+        let mut stored = lock(&self.stored);
+        stored.1.insert(index);
+        while let Some(first) = stored.1.first().copied().filter(|first| *first == stored.0) {
+            stored.1.remove(&first);
+            stored.0 += 1;
+        }
+        self.changed.notify_all();
+    }
 }
 
 /// Stores volumes until there are no more.
@@ -517,20 +748,28 @@ fn upload(
     volumes: &Mutex<Receiver<Volume>>,
     empty: &Sender<Vec<u8>>,
     broken: &AtomicBool,
+    window: &Window,
+    ledger: Option<&Ledger>,
     put: &(dyn Fn(&str, Bytes) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, Object)>> {
     let mut done = Vec::new();
     loop {
-        let Ok((number, sealed)) = lock(volumes).recv() else { return Ok(done) };
-        if broken.load(Ordering::Relaxed) {
-            return Err(stopped());
-        }
+        let Ok(Volume { index, number, sealed, place, frames }) = lock(volumes).recv() else { return Ok(done) };
+        window.enter(index, broken)?;
         let name = volume_name(number);
         let sha256 = Sha256::digest(&sealed).into();
         let size = sealed.len() as u64;
         let sealed = Bytes::from(sealed);
-        put(&name, sealed.clone())?;
-        done.push((number, Object { name, size, sha256 }));
+        let object = Object { name, size, sha256 };
+        if let Some(ledger) = ledger {
+            ledger.sealed(&Sealed { index, number, object: &object, place, frames: &frames });
+        }
+        put(&object.name, sealed.clone())?;
+        if let Some(ledger) = ledger {
+            ledger.stored(index);
+        }
+        window.stored(index);
+        done.push((index, object));
         // Nobody else holds it once it is stored; if somebody does, new memory is found.
         if let Ok(memory) = sealed.try_into_mut() {
             let mut memory = Vec::from(memory);
@@ -552,7 +791,7 @@ mod tests {
         // Not compressible, so that there are several volumes.
         let mut noise = vec![0; bytes];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        write(&options, &recipients, put, |tar| tar.write(&noise))
+        write(&options, &recipients, put, None, |tar| tar.write(&noise))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read, Seek, Write};
 
-use super::age_keys::{Identities, Recipients};
+use super::age_keys::{Identities, Recipients, encryptor};
 use crate::error::{Error, Kind, Result};
 
 /// The longest age header a reader accepts, in bytes: some hundreds of recipients.
@@ -20,10 +20,7 @@ pub const TAG_BYTES: u64 = 16;
 /// # Errors
 /// Those of `out`, and recipients that cannot stand together.
 pub fn begin<W: Write>(recipients: &Recipients, out: W) -> Result<age::stream::StreamWriter<W>> {
-    age::Encryptor::with_recipients(recipients.iter())
-        .map_err(|e| Error::failed("cannot encrypt to these recipients").because(e))?
-        .wrap_output(out)
-        .map_err(|e| Error::failed("cannot write an age header").because(e))
+    encryptor(recipients)?.wrap_output(out).map_err(|e| Error::failed("cannot write an age header").because(e))
 }
 
 /// Length of the age header at the start of `bytes`, up to and with the newline of its last line; `None` if it has

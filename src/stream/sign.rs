@@ -100,6 +100,19 @@ pub fn verify(key: &PublicKey, data: &[u8], signature: &str, trusted_comment: &s
     Ok(())
 }
 
+/// Whether a signature says that `key` made it, before anybody checked that.
+pub(super) fn is_by(key: &PublicKey, signature: &str) -> bool {
+    Parts::parse(signature).is_ok_and(|parts| parts.signature[2..10] == key.0[2..10])
+}
+
+/// The trusted comment of a signature, before anybody checked it.
+///
+/// # Errors
+/// [`Kind::Damaged`](crate::Kind::Damaged) if the signature is malformed.
+pub(super) fn unverified_comment(signature: &str) -> Result<&str> {
+    Parts::parse(signature).map(|parts| parts.comment)
+}
+
 fn check(key: &minisign::PublicKey, signature: &minisign::SignatureBox, data: &[u8]) -> minisign::Result<()> {
     let (quiet, output, allow_legacy) = (true, false, false);
     minisign::verify(key, signature, Cursor::new(data), quiet, output, allow_legacy)

@@ -142,7 +142,7 @@ fn what_errors_about_things_that_are_not_there_say() {
     );
     assert_eq!(
         fails(&Machine::new(), 10, &["list"]).lines().next(),
-        Some("error: there is no configuration here, and no store was named")
+        Some("error: no store was named, and neither a kit nor a configuration names one")
     );
     std::fs::remove_dir_all(machine.home("agent")).unwrap();
     assert_eq!(
@@ -229,14 +229,10 @@ fn what_errors_about_damage_and_conflicts_say() {
     assert_eq!(hint, "  cause: decryption error\nhint: another snapshot may be whole: `lifeboat list` shows them\n");
     assert!(!machine.target("new").join("home").exists());
     machine.configure(|t| t.replace("[[source]]", "[[sauce]]"));
-    assert_eq!(
-        fails(&machine, 1, &["backup"]).lines().take(2).collect::<Vec<_>>(),
-        [
-            "error: the configuration ROOT/home/.config/lifeboat/config.toml is wrong",
-            "  cause: configuration line 24: unknown field `sauce`, expected one of `name`, `store`, `state`, `secrets`, \
-             `source`, `tiers`, `archive`, `status`, `hooks`, `guard`"
-        ]
-    );
+    let said = fails(&machine, 1, &["backup"]);
+    let wrong = "error: the configuration ROOT/home/.config/lifeboat/config.toml is wrong\n  cause: configuration line 24: \
+                 unknown field `sauce`, expected one of `name`, `store`, ";
+    assert!(said.starts_with(wrong), "{said}");
 }
 
 #[test]

@@ -276,6 +276,41 @@ fn leaking_files_move_to_the_bundle() {
 }
 
 #[test]
+fn each_source_has_its_own_policy() {
+    let mut machine = Machine::new();
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\n"));
+    machine.write("agent/notes.md", format!("I used {VALUE}\n"));
+    machine.write("projects/readme.md", format!("set P={VALUE}\n"));
+    machine.write("projects/other.md", "clean");
+    machine.init(&["agent", "projects"]);
+    let policy = |which: &'static str| {
+        move |text: String| {
+            let text = text.lines().filter(|line| !line.contains("for this source")).collect::<Vec<_>>().join("\n");
+            let at = text.find("/projects\"").unwrap();
+            let end = at + text[at..].find('\n').unwrap();
+            format!("{}\nsweep = \"{which}\"\n{}\n", &text[..end], &text[end..])
+        }
+    };
+    machine.configure(policy("move"));
+    later(&mut machine, 1);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.secret_by_content, done.leaking_files), (1, 1), "{said}");
+    unsaid(&machine, &said);
+    assert_eq!(told(&machine), ["SERVICE_PASSWORD in home/agent/notes.md 1"]);
+    let state = opened(&machine, Which::State, "state");
+    assert!(holds(&state, "I used") && !holds(&state, "set P="));
+    let (done, said) = backup_saying(&machine);
+    assert!(done.unchanged && done.secret_by_content == 1, "{said}");
+    // What is new there moves, too; what is new elsewhere is told.
+    machine.write("projects/other.md", format!("not clean: {VALUE}"));
+    machine.write("agent/more.md", format!("more {VALUE}"));
+    later(&mut machine, 2);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.secret_by_content, done.leaking_files), (2, 1), "{said}");
+    assert!(!holds(&opened(&machine, Which::State, "state"), "not clean"));
+}
+
+#[test]
 fn a_leak_can_fail_a_backup_before_anything_is_written() {
     let machine = leaky();
     machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"fail\""));
@@ -361,7 +396,11 @@ fn exposure_names_every_archive_that_holds_a_value() {
 #[test]
 fn a_value_is_printed_to_a_pipe_alone() {
     let machine = Machine::new();
-    machine.write("agent/.env", "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\n");
+    machine.write(
+        "agent/.env",
+        "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\nTHE_PASSWORD=abc\n",
+    );
+    machine.write("agent/notes.md", "abc, as everybody knows");
     machine.write("agent/deep/.env", format!("OTHER_PASSWORD={VALUE}\n"));
     machine.init(&["agent"]);
     machine.backup();
@@ -382,6 +421,13 @@ fn a_value_is_printed_to_a_pipe_alone() {
     assert!(error.to_string().contains("home/agent/deep/.env") && !error.to_string().contains(VALUE), "{error}");
     let one = secrets::GetArgs { file: Some("deep/.env".into()), ..several };
     assert_eq!(get(&one).unwrap().text(), format!("{VALUE}\n"));
+    // One that would be found everywhere is not searched for, and can be had all the same.
+    let short = secrets::GetArgs { name: Some("THE_PASSWORD".into()), ..args.clone() };
+    assert_eq!(get(&short).unwrap().text(), "abc\n");
+    let listed = secrets::list(&machine.world, &args.common, &mut |_| {}).unwrap();
+    let unsearched: Vec<_> = listed.values.iter().filter(|v| v.unsearched).map(|v| v.name.as_str()).collect();
+    assert_eq!(unsearched, ["THE_PASSWORD"]);
+    assert!(secrets::leaks(&machine.world, &args.common, &mut |_| {}).unwrap().leaks.is_empty());
     let none = secrets::GetArgs { name: Some("NOT_THERE".into()), ..args.clone() };
     assert_eq!(get(&none).unwrap_err().kind(), lifeboat::Kind::NotThere);
     // What the shell makes of it is the value.

@@ -1,8 +1,8 @@
 //! `doctor`: what is wrong is found and told, and what a host's credential could do is tried out.
 
 use lifeboat::Kind;
-use lifeboat::commands::Report as _;
 use lifeboat::commands::doctor::{self, Check, Done, Verdict};
+use lifeboat::commands::{Event, Report as _, backup};
 
 use crate::fake_cloud::{self, Cloud};
 use crate::store_contract::{below, machine, served, set_up};
@@ -52,6 +52,36 @@ fn a_healthy_host_is_healthy_and_nothing_is_changed() {
     assert_eq!(bad(&examine(&machine, true)), ["attack"]);
     std::fs::remove_dir_all(machine.store()).unwrap();
     assert_eq!(bad(&examine(&machine, false)), ["store"]);
+}
+
+#[test]
+fn logins_that_no_backup_brings_back_are_told_of_agents_that_are_there() {
+    let machine = Machine::new();
+    machine.write("agent/notes.md", "one");
+    machine.init(&["agent"]);
+    let told = |machine: &Machine| {
+        let done = examine(machine, false);
+        assert!(done.problems().is_empty());
+        let logins = done.checks.iter().filter(|c| c.what.starts_with("login of "));
+        logins.map(|c| (c.what.clone(), c.verdict, c.hint.clone().unwrap())).collect::<Vec<_>>()
+    };
+    let details = |machine: &Machine| {
+        let mut said = Vec::new();
+        backup::run(&machine.world, &backup::Args::default(), &mut |e| said.push(e)).unwrap();
+        said.retain(|e| matches!(e, Event::Detail(text) if text.contains("will not bring back a login")));
+        said
+    };
+    assert!(told(&machine).is_empty() && details(&machine).is_empty());
+    machine.write(".config/gh/hosts.yml", "github.com:\n    user: ada\n");
+    let gh = told(&machine);
+    assert_eq!(gh.len(), 1);
+    assert_eq!(
+        (gh[0].0.as_str(), gh[0].1, gh[0].2.contains("gh auth login")),
+        ("login of GitHub CLI", Verdict::Note, true)
+    );
+    assert_eq!(details(&machine).len(), 1);
+    machine.write(".config/gh/hosts.yml", "github.com:\n    oauth_token: gho_fake\n");
+    assert!(told(&machine).is_empty());
 }
 
 #[test]

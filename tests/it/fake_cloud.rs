@@ -40,8 +40,11 @@ pub struct State {
     pub fates: VecDeque<(&'static str, Fate)>,
     /// Every request: method, key or query, status.
     pub log: Vec<(String, String, u16)>,
-    /// Keys in an archive.
+    /// Keys in an archive, and those of them that were asked for.
     pub archived: Vec<String>,
+    pub asked: Vec<String>,
+    /// The storage classes that were named, by key.
+    pub classes: BTreeMap<String, String>,
     /// How far its clock is off, in seconds.
     pub clock_off: i64,
 }
@@ -254,6 +257,10 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
                 return failure(403, "AccessDenied");
             }
             let headers = [("etag", etag(&content)), ("x-goog-generation", "1".to_owned())];
+            let class = [header("x-amz-storage-class"), header("x-goog-storage-class")].concat();
+            if !class.is_empty() {
+                state.classes.insert(key.clone(), class);
+            }
             state.objects.insert(key, content);
             response(200, &headers, "")
         }
@@ -266,6 +273,7 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
             response(200, &[], listing(state, &query))
         }
         _ if !admin => failure(403, "AccessDenied"),
+        Method::POST if parts.uri.query() == Some("restore") => ask_for(state, key, &content),
         Method::GET | Method::HEAD => {
             let Some(content) = there else { return failure(404, "NoSuchKey") };
             if state.archived.contains(&key) {
@@ -293,6 +301,21 @@ fn answer(kind: Kind, state: &mut State, parts: &hyper::http::request::Parts, co
             _ => response(204, &[], ""),
         },
         _ => failure(405, "MethodNotAllowed"),
+    }
+}
+
+/// RestoreObject of S3.
+fn ask_for(state: &mut State, key: String, content: &[u8]) -> Response<Body> {
+    if !String::from_utf8_lossy(content).contains("<Days>7</Days>") {
+        return failure(400, "MalformedXML");
+    }
+    match (state.archived.contains(&key), state.asked.contains(&key)) {
+        (false, _) => failure(403, "InvalidObjectState"),
+        (true, true) => failure(409, "RestoreAlreadyInProgress"),
+        (true, false) => {
+            state.asked.push(key);
+            response(202, &[], "")
+        }
     }
 }
 

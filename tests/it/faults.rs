@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use lifeboat::commands::{Event, backup, init, prune};
+use lifeboat::commands::{Event, backup, init, prune, rotate, verify};
 use lifeboat::model::commit::Commit;
 use lifeboat::model::store_key::Archive;
 use object_store::path::Path as Key;
@@ -27,13 +27,13 @@ use crate::world::{Machine, NOW};
 
 /// When an operation fails.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+pub struct Plan {
     /// The first that fails.
-    nth: usize,
+    pub nth: usize,
     /// Whether all after it do, too.
-    for_ever: bool,
+    pub for_ever: bool,
     /// Whether it has its effect all the same, and only the answer is lost.
-    after: bool,
+    pub after: bool,
     /// Whether the disk is full: then only puts fail.
     full: bool,
     /// Whether only deletes fail.
@@ -58,6 +58,12 @@ pub fn gone_from(nth: usize) -> lifeboat::host::world::Wrapper {
     let plan = Plan { nth, for_ever: true, after: false, full: false, deletes: false };
     let done = Arc::new(AtomicUsize::new(0));
     Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: done.clone() }) as Arc<dyn ObjectStore>)
+}
+
+/// A store that is full after so many puts; counted from when it is opened.
+pub fn full_after(puts: usize) -> lifeboat::host::world::Wrapper {
+    let plan = Plan { nth: puts + 1, for_ever: true, after: false, full: true, deletes: false };
+    Arc::new(move |inner| Arc::new(Faulty { inner, plan, done: Arc::default() }) as Arc<dyn ObjectStore>)
 }
 
 impl std::fmt::Display for Faulty {
@@ -142,12 +148,12 @@ impl ObjectStore for Faulty {
 }
 
 /// Runs `run` once for each plan until no operation is left to fail; `check` sees each plan and what became of it.
-fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_fault<T>(full: bool, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full, deletes: false }, prepare, run);
 }
 
 /// The same for each delete.
-fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
+pub fn each_delete<T>(prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wrap)) {
     each(Plan { nth: 0, for_ever: false, after: false, full: false, deletes: true }, prepare, run);
 }
 
@@ -168,14 +174,15 @@ fn each<T>(kind: Plan, prepare: impl Fn() -> T, run: impl Fn(&mut T, &Plan, &Wra
     }
 }
 
-struct Wrap {
+/// A plan, ready to be put between a machine and its store.
+pub struct Wrap {
     plan: Plan,
     done: Arc<AtomicUsize>,
 }
 
 impl Wrap {
     /// Runs with the faulty store, and tells whether anything failed.
-    fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
+    pub fn with<T>(&self, machine: &mut Machine, run: impl FnOnce(&Machine) -> T) -> (T, bool) {
         let (plan, done) = (self.plan, Arc::clone(&self.done));
         machine.world.wrap_store = Some(Arc::new(move |inner| {
             Arc::new(Faulty { inner, plan, done: Arc::clone(&done) }) as Arc<dyn ObjectStore>
@@ -233,8 +240,10 @@ fn settled(machine: &Machine, what: &str) {
         }
     }
     let state = machine.world.state_dir(&listing.snapshots[0].series);
-    let left: Vec<_> =
-        files(&state).into_iter().filter(|p| p.starts_with("pending") || p.starts_with("staging")).collect();
+    let left: Vec<_> = files(&state)
+        .into_iter()
+        .filter(|p| ["pending", "staging", "interrupted"].iter().any(|dir| p.starts_with(dir)))
+        .collect();
     assert!(left.is_empty(), "{what}: {left:?}");
 }
 
@@ -312,6 +321,43 @@ fn a_backup_without_catalog_fails() {
 #[test]
 fn the_store_is_full() {
     backups_fail(Before::Snapshot, true);
+}
+
+/// A new signing key: whatever fails, the host goes on, and the old kit restores what it writes; so does the new kit, where
+/// one was left.
+#[test]
+fn a_rotation_of_the_signing_key_fails() {
+    let prepare = || {
+        let mut machine = Machine::new();
+        fill(&machine, "first");
+        machine.init(&["agent"]);
+        machine.backup();
+        machine.world.fixed_now = Some(NOW + 60);
+        machine
+    };
+    each_fault(false, prepare, |machine, plan, wrap| {
+        let what = format!("{plan:?}");
+        let kit = machine.root().join("new.txt");
+        let identity = Some(machine.kit());
+        let args = rotate::Args { signing: true, kit: kit.clone(), identity, ..rotate::Args::default() };
+        let (result, failed) = wrap.with(machine, |m| rotate::run(&m.world, &args, &mut |_| {}));
+        assert!(failed || result.is_ok(), "{what}: {}", said(&result.unwrap_err()));
+        assert!(result.is_err() || kit.exists(), "{what}");
+        machine.world.fixed_now = Some(NOW + 120);
+        fill(machine, "second");
+        machine.backup();
+        settled(machine, &what);
+        expect(machine, &what, "latest", "second");
+        expect(machine, &what, "20261121T201500", "first");
+        if kit.exists() {
+            let target = machine.target("new-kit");
+            machine.try_restore(&target, |a| a.identity = Some(kit)).unwrap_or_else(|e| panic!("{what}: {}", said(&e)));
+            assert_eq!(std::fs::read_to_string(target.join("home/agent/notes.md")).unwrap(), "second", "{what}");
+        }
+        let checked = verify::Args { all: true, ..verify::Args::default() };
+        let findings = verify::run(&machine.world, &checked, &mut |_| {}).unwrap().findings;
+        assert!(findings.is_empty(), "{what}: {findings:?}");
+    });
 }
 
 /// Setting up, by `init` and by a first `backup PATH`: the same command goes on where it was interrupted.

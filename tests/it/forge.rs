@@ -260,7 +260,7 @@ impl Forger {
             stored.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
             Ok(())
         };
-        let ((), written) = archive_writer::write(&options, &recipients, &keep, |tar| {
+        let ((), written) = archive_writer::write(&options, &recipients, &keep, None, |tar| {
             for (n, (path, entry, content)) in items.iter_mut().enumerate() {
                 if matches!(entry.kind, Kind::Deleted | Kind::Missing) || tree.is_some() && entry.kind == Kind::Hardlink
                 {

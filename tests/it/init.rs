@@ -287,7 +287,7 @@ fn the_signing_key_of_another_series_is_not_taken() {
     std::fs::remove_file(other.world.config_file()).unwrap();
     let (kit, source) = (machine.kit(), vec![other.home("agent")]);
     let error = init(&other, |a| (a.kit, a.sources) = (Some(kit), source)).unwrap_err();
-    assert!(error.to_string().contains("is the signing key of another series"), "{error}");
+    assert!(error.to_string().contains("is another signing key than the kit's"), "{error}");
     assert!(!other.world.config_file().exists());
 }
 

@@ -29,7 +29,7 @@ fn machine(store: &str, tiers: &str) -> Machine {
 
 fn run(machine: &Machine, cloud: Option<Cloud>) -> Result<(lifecycle::Rules, Vec<Event>), Error> {
     let mut events = Vec::new();
-    let rules = lifecycle::run(&machine.world, &lifecycle::Args { cloud }, &mut |e| events.push(e))?;
+    let rules = lifecycle::run(&machine.world, &lifecycle::Args { cloud, store: None }, &mut |e| events.push(e))?;
     Ok((rules, events))
 }
 

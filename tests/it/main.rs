@@ -14,6 +14,12 @@ mod init;
 /// Which keys are in force, kits written again and checked.
 mod keys;
 
+/// A new signing key, and who follows it.
+mod signing;
+
+/// Recipients and identities of age's plugins.
+mod plugins;
+
 /// Looking into snapshots without restoring them.
 mod look;
 
@@ -32,8 +38,20 @@ mod content;
 /// What is secret stays in its bundle.
 mod secrets;
 
+/// No command says or writes a secret.
+mod hygiene;
+
 /// What is on a store, and what is wrong with it.
 mod list;
+
+/// Colder classes of storage, and what a cloud has to be asked for.
+mod archived;
+
+/// What is measured rather than tested.
+mod bench_store;
+
+/// A backup that was cut off, and goes on.
+mod interrupted;
 
 /// The spine: what was backed up comes back.
 mod roundtrip;
@@ -42,6 +60,8 @@ mod roundtrip;
 mod incremental;
 /// Restoring parts of snapshots, and onto what is there already.
 mod parts;
+/// What `restore --delete` removes, and what it never does.
+mod surplus;
 
 /// Histories of edits, and every snapshot of them.
 mod history;
@@ -57,6 +77,9 @@ mod chains;
 
 /// What a malicious holder of the keys could sign as a chain.
 mod hostile_chains;
+
+/// Hostile bytes for everything that parses, near the corpus of `tests/fuzz`.
+mod fuzz;
 
 /// What somebody with write access to the store could do to it.
 mod tamper;
@@ -76,10 +99,22 @@ mod simulation;
 /// What is past its life goes, and nothing else.
 mod prune;
 
+/// Copies on other stores.
+mod copies;
+
+/// Stores that each backup brings up to date.
+mod mirrors;
+
+/// What is kept without end, what may not be removed, and the rules that are in force.
+mod pins;
+
 /// Buckets in this process.
 mod fake_cloud;
 /// What a bucket is told to do by itself.
 mod lifecycle;
+
+/// Months on a server that executes the rules.
+mod retention;
 
 /// What every store keeps, wherever it is.
 mod store_contract;

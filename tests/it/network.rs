@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifeboat::commands::{list, restore};
+use lifeboat::commands::{Report as _, copy, list, restore};
 use lifeboat::{Error, Kind};
 
 use crate::fake_cloud::{self, Cloud};
@@ -292,6 +292,48 @@ fn a_restore_over_a_line_that_stays_broken_is_no_damage() {
 }
 
 #[test]
+fn a_copy_over_a_line_that_fails_goes_on() {
+    let (cloud, proxy, machine) = behind();
+    machine.backup();
+    let asked = copy::Args { to: cloud.url("copy", Some(proxy.port)), ..copy::Args::default() };
+    let copied = || copy::run(&machine.world, &asked, &mut |_| {});
+    let keys = |prefix: &str| -> Vec<String> {
+        let state = cloud.state.lock().unwrap();
+        state.objects.keys().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    proxy.plan(None);
+    copied().unwrap();
+    let lengths = [(Way::Up, proxy.passed(Way::Up)), (Way::Down, proxy.passed(Way::Down))];
+    let all = keys("p/");
+    assert_eq!(keys("copy/"), all);
+    for (way, length) in lengths {
+        for (n, at) in places(length).into_iter().enumerate() {
+            let fault = [Fault::Reset, Fault::Stall, Fault::Cut][n % 3];
+            for for_ever in [false, n == 3] {
+                cloud.state.lock().unwrap().objects.retain(|key, _| key.starts_with("p/"));
+                let plan = Plan { fault, way, at, for_ever };
+                proxy.plan(Some(plan));
+                let result = copied();
+                assert!(proxy.happened() || at + 2000 > length, "{plan:?}: nothing happened");
+                proxy.plan(None);
+                if for_ever {
+                    let error = result.err().unwrap_or_else(|| panic!("{plan:?}: it calls itself done"));
+                    assert_eq!(error.kind(), Kind::Failed, "{plan:?}: {}", said(&error));
+                    let (there, whole) = (keys("copy/"), keys("p/"));
+                    let partial = |dir: &str| whole.iter().any(|key| key.starts_with(dir) && !there.contains(key));
+                    let committed = there.iter().filter_map(|key| key.strip_suffix("commit"));
+                    assert!(committed.into_iter().all(|dir| !partial(dir)), "{plan:?}: {there:?}");
+                    copied().unwrap();
+                } else {
+                    assert_eq!(result.unwrap_or_else(|e| panic!("{plan:?}: {}", said(&e))).verdict(), None);
+                }
+                assert_eq!(keys("copy/"), all, "{plan:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_store_that_is_down_for_a_while_is_waited_for() {
     let (_cloud, proxy, mut machine) = behind();
     machine.world.env.insert("LIFEBOAT_STORE_PATIENCE".into(), "60".into());
@@ -315,6 +357,35 @@ fn a_store_that_is_down_for_a_while_is_waited_for() {
         });
         assert_eq!(restored(&machine, "after", "latest").unwrap(), format!("{n}"));
     }
+}
+
+/// A line that was gone for too long, and a credential that may only add: the next run sends what is not there yet.
+#[test]
+fn a_snapshot_goes_on_when_the_line_is_back() {
+    let (cloud, proxy, mut machine) = behind();
+    machine.world.env.insert("AWS_ACCESS_KEY_ID".into(), "WRITER".into());
+    // One after the other, so that what arrives is known; several may leave a gap, and what is behind it is sent again.
+    machine.world.env.insert("LIFEBOAT_STORE_UPLOADS".into(), "1".into());
+    let mut noise = vec![0; 100 << 20];
+    blake3::Hasher::new().update(b"a long way").finalize_xof().fill(&mut noise);
+    machine.write("agent/large", &noise);
+    proxy.plan(Some(Plan { fault: Fault::Stall, way: Way::Up, at: 85 << 20, for_ever: true }));
+    let error = machine.try_backup().expect_err("it calls itself done");
+    assert_eq!(error.kind(), Kind::Failed, "{}", said(&error));
+    let is_volume = |key: &&String| key.starts_with("p/state/") && key.ends_with(".tar.zst.age");
+    let there = cloud.state.lock().unwrap().objects.keys().filter(is_volume).count();
+    assert!(there > 0, "nothing arrived");
+    proxy.plan(None);
+    machine.write("agent/notes.md", "second");
+    machine.backup();
+    let sent = usize::try_from(proxy.passed(Way::Up) >> 20).unwrap();
+    assert!(there == 5 && sent <= 100 - 16 * there + 5, "{there} volumes were there, and {sent} MiB were sent");
+    machine.world.env.insert("AWS_ACCESS_KEY_ID".into(), "ADMIN".into());
+    assert_eq!(complete(&machine, "gone on"), 2);
+    let target = machine.target("all");
+    machine.restore(&target);
+    assert!(std::fs::read(target.join("home/agent/large")).unwrap() == noise);
+    assert_eq!(std::fs::read_to_string(target.join("home/agent/notes.md")).unwrap(), "second");
 }
 
 #[test]

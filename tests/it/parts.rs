@@ -177,3 +177,206 @@ fn only_what_is_lacking_is_read() {
     assert!(read > 700_000 && read < 11 << 20, "{read}");
     assert!(std::fs::read(machine.home("agent/23.bin")).unwrap() == noise(700_000, 23));
 }
+
+/// A tree is merged into one that is there with fewer descriptors than it has levels, and a directory as deep gives way.
+#[test]
+fn deeper_than_open_files() {
+    let machine = Machine::new();
+    let deep = |top: &str| format!("agent/{top}{}", "/d".repeat(300));
+    machine.write(&format!("{}/file", deep("a")), "first");
+    machine.write("agent/b", "a file");
+    machine.init(&["agent"]);
+    machine.backup();
+    machine.write(&format!("{}/file", deep("a")), "second, and longer");
+    std::fs::remove_file(machine.home("agent/b")).unwrap();
+    machine.write(&format!("{}/file", deep("b")), "in the way");
+    let script = "ulimit -n 120; exec \"$0\" restore --overwrite --identity \"$1\"";
+    let out = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_lifeboat"), machine.kit().to_str().unwrap()])
+        .env_clear()
+        .env("HOME", &machine.world.home)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(std::fs::read(machine.home(&deep("a")).join("file")).unwrap(), b"first");
+    assert_eq!(std::fs::read(machine.home("agent/b")).unwrap(), b"a file");
+    assert_eq!(
+        std::fs::read_dir(machine.home(""))
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().to_string_lossy().contains("restore-"))
+            .count(),
+        0
+    );
+}
+
+/// Attributes of symbolic links themselves, which root alone can set.
+#[test]
+fn attributes_of_links() {
+    use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+    let machine = Machine::new();
+    std::fs::create_dir(machine.home("agent")).unwrap();
+    let link = machine.home("agent/link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    if lsetxattr(&link, "trusted.note", b"of the link", XattrFlags::empty()).is_err() {
+        return;
+    }
+    machine.init(&["agent"]);
+    machine.backup();
+    let value = |path: &std::path::Path| {
+        let mut value = [0; 64];
+        lgetxattr(path, "trusted.note", &mut value).map(|n| value[..n].to_vec())
+    };
+    let target = machine.target("target");
+    assert_eq!(machine.restore(&target).not_held, []);
+    assert_eq!(value(&target.join("home/agent/link")).unwrap(), b"of the link");
+    // On a link that is there, too.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    in_place(&machine, |_| {}).unwrap();
+    assert_eq!(value(&link).unwrap(), b"of the link");
+}
+
+/// A machine with an agent that presets know how to pause, and one of its profiles.
+fn with_bots() -> Machine {
+    use lifeboat::commands::init;
+    let machine = Machine::new();
+    machine.write(".hermes/config.yaml", "model: x");
+    machine.write(".hermes/.env", "TELEGRAM_BOT_TOKEN=fake");
+    machine.write(".hermes/SOUL.md", "kind");
+    machine.write(".hermes/cron/jobs.json", "{\"jobs\":[]}");
+    machine.write(".hermes/profiles/work/.env", "TELEGRAM_BOT_TOKEN=other");
+    machine.write(".hermes/profiles/work/SOUL.md", "strict");
+    for secret in ["config.yaml", ".env", "profiles/work/.env"] {
+        let file = machine.home(".hermes").join(secret);
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let args = init::Args { presets: vec!["hermes".to_owned()], sealed: true, ..init::Args::default() };
+    init::run(&machine.world, &args, &mut |_| {}).unwrap();
+    machine.backup();
+    machine
+}
+
+const BOTS: [&str; 4] = [".env", "config.yaml", "cron/jobs.json", "profiles/work/.env"];
+
+#[test]
+fn what_would_start_is_left_paused() {
+    let machine = with_bots();
+    let hermes = machine.home(".hermes");
+    let paused = |name: &str| hermes.join(format!("{name}.paused"));
+    let before = snapshot(&hermes);
+    std::fs::remove_dir_all(&hermes).unwrap();
+    let done = in_place(&machine, |a| (a.paused, a.dry_run) = (true, true)).unwrap();
+    assert_eq!((done.paused.len(), hermes.exists()), (4, false));
+    let done = in_place(&machine, |a| a.paused = true).unwrap();
+    assert_eq!(done.paused.len(), 4);
+    for name in BOTS {
+        assert!(!hermes.join(name).exists() && paused(name).exists(), "{name}");
+        let mv = format!("  mv -n '{}' '{}'\n", paused(name).display(), hermes.join(name).display());
+        assert!(done.text().contains(&mv), "{}", done.text());
+    }
+    assert_eq!(paused(".env").metadata().unwrap().mode() & 0o7777, 0o600);
+
+    // Again, with it or without: it stays paused, nothing is taken for too much, and that is said.
+    for with in [true, false] {
+        let done = in_place(&machine, |a| (a.paused, a.delete, a.yes) = (with, true, true)).unwrap();
+        assert_eq!((done.restored, done.removed, done.paused.len()), (0, 0, 4));
+        assert!(done.text().contains("4 entries paused"), "{}", done.text());
+        assert!(BOTS.iter().all(|name| !hermes.join(name).exists() && paused(name).exists()));
+    }
+
+    // As it says.
+    let script = done.text().lines().filter(|l| l.starts_with("  mv ")).map(|l| format!("{l}\n")).collect::<String>();
+    assert!(std::process::Command::new("sh").args(["-ec", &script]).status().unwrap().success());
+    assert_eq!(snapshot(&hermes), before);
+    let done = in_place(&machine, |a| a.paused = true).unwrap();
+    assert_eq!((done.restored, done.paused.len(), done.in_use.len()), (0, 0, 4));
+    assert!(done.text().contains("not paused, since it was there before: "), "{}", done.text());
+}
+
+#[test]
+fn a_paused_piece_that_differs_is_not_lost() {
+    let machine = with_bots();
+    let jobs = machine.home(".hermes/cron/jobs.json");
+    let paused = machine.home(".hermes/cron/jobs.json.paused");
+    // In use, and another one.
+    std::fs::write(&jobs, "{\"jobs\":[1, 2]}").unwrap();
+    let e = in_place(&machine, |a| a.paused = true).unwrap_err();
+    assert!(e.to_string().contains("cron/jobs.json"), "{e}");
+    assert!(jobs.exists() && !paused.exists());
+    in_place(&machine, |a| (a.paused, a.overwrite) = (true, Overwrite::Never)).unwrap();
+    assert!(jobs.exists() && !paused.exists());
+    in_place(&machine, |a| (a.paused, a.overwrite) = (true, Overwrite::IfChanged)).unwrap();
+    assert!(!jobs.exists());
+    assert_eq!(std::fs::read(&paused).unwrap(), b"{\"jobs\":[]}");
+    // Paused, and another one.
+    std::fs::write(&paused, "mine").unwrap();
+    let e = in_place(&machine, |a| a.paused = true).unwrap_err();
+    assert!(e.to_string().contains("cron/jobs.json.paused"), "{e}");
+    assert_eq!(std::fs::read(&paused).unwrap(), b"mine");
+    // Without the flag it is somebody's file.
+    in_place(&machine, |_| {}).unwrap();
+    assert!(jobs.exists());
+    assert_eq!(std::fs::read(&paused).unwrap(), b"mine");
+}
+
+/// A snapshot of a home with something paused in it.
+#[test]
+fn what_was_paused_is_told() {
+    let mut machine = with_bots();
+    std::fs::rename(machine.home(".hermes/cron/jobs.json"), machine.home(".hermes/cron/jobs.json.paused")).unwrap();
+    machine.world.fixed_now = machine.world.fixed_now.map(|now| now + 3600);
+    machine.backup();
+    let (done, _) = machine.try_restore(&machine.target("t"), |_| {}).unwrap();
+    assert_eq!(done.paused.len(), 1);
+    assert!(done.paused[0].path.ends_with("t/home/.hermes/cron/jobs.json.paused"), "{:?}", done.paused);
+    let args = lifeboat::commands::drill::Args { identity: Some(machine.kit()), ..Default::default() };
+    let mut notes = Vec::new();
+    drop(lifeboat::commands::drill::run(&machine.world, &args, &mut |event| notes.push(format!("{event:?}"))));
+    assert!(notes.iter().any(|n| n.contains("1 piece paused in the snapshot")), "{notes:?}");
+}
+
+/// A step is due by pattern, in profiles, and for what is new in a directory that is there.
+#[test]
+fn steps_are_due_for_what_lies_below() {
+    let machine = with_bots();
+    std::fs::remove_dir_all(machine.home(".hermes/profiles")).unwrap();
+    let after = in_place(&machine, |_| {}).unwrap().after;
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert!(after[0].contains("stop the gateway on the old machine"), "{after:?}");
+}
+
+/// Words that compress about as well as people's texts do.
+fn prose(bytes: usize, mut seed: u64) -> String {
+    let mut out = String::with_capacity(bytes + 16);
+    while out.len() < bytes {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        out.push_str(["an", "the", "mem", "tion", "ork", "agent", "ing", "se"][(seed >> 33) as usize % 8]);
+        out.push_str(&format!("{:x}", (seed >> 40) % 128));
+        out.push(if seed >> 61 == 0 { '\n' } else { ' ' });
+    }
+    out
+}
+
+/// One small file of a large snapshot costs its manifests and the frame that it lies in.
+#[test]
+fn a_small_file_costs_its_frame() {
+    let mut machine = Machine::new();
+    for n in 0..1500 {
+        machine.write(&format!("agent/memories/{n:04}.md"), prose(10_000, n));
+    }
+    machine.init(&["agent"]);
+    machine.backup();
+    let stored: Vec<(std::path::PathBuf, u64)> = crate::forge::files(&machine.store())
+        .into_iter()
+        .map(|p| (p.clone(), machine.store().join(p).metadata().unwrap().len()))
+        .collect();
+    let volumes: u64 = stored.iter().filter(|(p, _)| p.to_str().unwrap().contains("tar.zst")).map(|(_, n)| n).sum();
+    let target = machine.target("one");
+    let (read, _) = read_by(&mut machine, |m| {
+        m.try_restore(&target, |a| a.paths = vec!["~/agent/memories/0777.md".to_owned()]).unwrap();
+    });
+    assert!(volumes > 4 << 20, "{volumes}");
+    assert!(read > 10_000 && read < 1 << 20, "{read}");
+    assert_eq!(std::fs::read_to_string(target.join("home/agent/memories/0777.md")).unwrap(), prose(10_000, 777));
+}

@@ -87,7 +87,7 @@ fn after_a_backup_what_it_wrote_does_not_count_yet() {
         lifeboat::host::store::Access::Existing,
     );
     let store = store.unwrap();
-    let key = lifeboat::commands::session::signing_key(&machine.world, &session.file).unwrap().public();
+    let key = lifeboat::commands::session::signing_key(&machine.world, &session.file).unwrap().public().into();
     for day in 400..404 {
         backup(&mut machine, day, "new");
     }

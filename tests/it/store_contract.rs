@@ -384,26 +384,6 @@ fn a_stop_ends_a_wait() {
 }
 
 #[test]
-fn requests_of_a_snapshot_are_few() {
-    let cloud = Cloud::start(fake_cloud::Kind::S3);
-    let machine = machine(cloud.credentials("ADMIN"));
-    machine.write("agent/notes.md", "one");
-    set_up(&machine, &cloud.url("p", None)).unwrap();
-    machine.backup();
-    // What is asked once a day is asked now.
-    machine.write("agent/notes.md", "two");
-    machine.backup();
-    machine.write("agent/notes.md", "three");
-    cloud.log();
-    machine.backup();
-    let log = cloud.log();
-    // A volume, a manifest, a signature and a commit; before them the tiers are listed and the parent's commit is read.
-    let puts = log.iter().filter(|(method, _, status)| method == "PUT" && *status == 200).count();
-    assert!(puts == 4 && log.len() <= 8, "{log:?}");
-    assert!(log.iter().all(|(_, _, status)| *status == 200), "{log:?}");
-}
-
-#[test]
 fn a_limit_changes_nothing_but_the_rate() {
     let cloud = Cloud::start(fake_cloud::Kind::S3);
     let machine = machine(cloud.credentials("ADMIN"));
@@ -493,4 +473,41 @@ fn the_policies_of_the_deploy_kit_can_be_parsed() {
         }
     }
     assert_eq!(found, 7);
+}
+
+/// What a snapshot of a quarter of an hour asks of a bucket: each request is paid for, 2,920 times a month.
+#[test]
+fn requests_of_a_quarter_hour() {
+    let hour = 3600;
+    for user in ["ADMIN", "LISTER", "WRITER"] {
+        let cloud = Cloud::start(fake_cloud::Kind::S3);
+        let mut machine = machine(cloud.credentials("ADMIN"));
+        machine.world.env.insert("LIFEBOAT_STORE_PATIENCE".into(), "1".into());
+        machine.write("agent/notes.md", "first");
+        machine.write("agent/.env", "API_KEY=fake-0000");
+        set_up(&machine, &cloud.url("p", None)).unwrap();
+        machine.world.env.insert("AWS_ACCESS_KEY_ID".into(), user.into());
+        let now = jiff::Timestamp::now().as_second();
+        let mut at = |seconds: i64, words: &str| {
+            machine.world.fixed_now = Some(now + seconds);
+            cloud.state.lock().unwrap().clock_off = seconds;
+            machine.write("agent/notes.md", words);
+            machine.backup();
+            cloud.log()
+        };
+        // The first of the day looks at more, and so does the one after the first full.
+        at(0, "zeroth");
+        at(hour, "first");
+        for n in 1..=4 {
+            let requests = at(hour + 900 * n, &format!("round {n}"));
+            // A volume, a manifest, a signature and a commit; a tier is listed, and the parent's commit is read.
+            let puts = requests.iter().filter(|(method, _, status)| method == "PUT" && *status == 200).count();
+            assert!(puts == 4 && requests.len() <= 6, "{user}: {requests:#?}");
+        }
+        machine.world.fixed_now = Some(now + hour + 900 * 5);
+        cloud.state.lock().unwrap().clock_off = hour + 900 * 5;
+        machine.backup();
+        let idle = cloud.log();
+        assert!(idle.len() <= 2 && idle.iter().all(|(method, ..)| method == "GET"), "{user}: {idle:#?}");
+    }
 }

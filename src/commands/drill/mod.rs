@@ -183,6 +183,13 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         }
         Err(e) => return Err(e),
     };
+    if !restored.paused.is_empty() {
+        // A count, since a log is no place for names of secrets.
+        let n = count_text(restored.paused.len() as u64, "piece");
+        events(Event::Note(format!(
+            "{n} paused in the snapshot: what is restored from it starts nothing before that is put back"
+        )));
+    }
     let (mut tally, agents) = look(world, args, &place, &found, &chosen, scratch.path(), events)?;
     // Content and tree digest of each were compared, or nothing would be there.
     tally.passed("hash", restored.restored);
@@ -285,7 +292,7 @@ impl<'a> Chosen<'a> {
 /// The key that signs the receipt: the kit's, else this host's own.
 fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<SigningKey>> {
     use secrecy::ExposeSecret as _;
-    let public = place.key()?.to_base64();
+    let public = place.key()?.current();
     let mut keys = Vec::new();
     if let Some(file) = &args.identity {
         let config = place.configured.as_ref().map(|c| &c.config);
@@ -295,7 +302,7 @@ fn signer(world: &World, args: &Args, place: &Whereabouts) -> Result<Option<Sign
         }
     }
     keys.extend(place.configured.as_ref().and_then(|c| signing_key(world, &c.file).ok()));
-    Ok(keys.into_iter().find(|key| key.public().to_base64() == public))
+    Ok(keys.into_iter().find(|key| key.public() == *public))
 }
 
 fn receipt(

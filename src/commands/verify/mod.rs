@@ -16,7 +16,7 @@ use crate::host::world::World;
 use crate::model::chain::Link;
 use crate::model::config::{Tier, default_tiers};
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, SIGNATURE};
+use crate::model::store_key::{Archive, COMMIT, PIN, Place, SECRETS_PINNED, SIGNATURE, is_volume_name};
 use crate::model::tiers::keep_seconds;
 
 /// Seconds of a day but the last.
@@ -163,6 +163,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         if let Standing::Unverified { why, .. } = &one.standing {
             findings.push(finding(What::Unsigned, &one.place.directory(), printable(why.to_string().as_bytes())));
         }
+    }
+    for line in &place.refused_keys {
+        findings.push(finding(What::Unsigned, &format!("keys/{series}"), line.clone()));
     }
     for line in snapshots::hidden(&found, world.now()) {
         findings.push(finding(What::Hidden, &format!("series {series}"), line));
@@ -358,8 +361,12 @@ fn unexpected(store: &Store, series: &str, chosen: &[&Found], findings: &mut Vec
                 continue;
             };
             let name = listed.key[directory.len()..].trim_start_matches('/');
-            let known = matches!(name, COMMIT | SIGNATURE) || commit.objects.iter().any(|o| o.name == name);
-            if !known {
+            let pin = name == PIN && directory.starts_with("state/pinned/");
+            let known = pin || matches!(name, COMMIT | SIGNATURE) || commit.objects.iter().any(|o| o.name == name);
+            // A run that was interrupted and continued leaves volumes that nobody needs, before the last one in use.
+            let last = commit.objects.iter().rev().find(|o| is_volume_name(&o.name));
+            let left = is_volume_name(name) && last.is_some_and(|last| name < last.name.as_str());
+            if !known && !left {
                 let object = printable(listed.key.as_bytes());
                 findings.push(finding(What::Unexpected, &object, "no commit names it: nothing reads it"));
             }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::path::{printable, printable_path};
 
 /// A process that has a file open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,13 @@ pub struct Holder {
     pub pid: u32,
     /// Its name, for the report.
     pub name: String,
+}
+
+/// A database that may not be touched, since `holder` has it open.
+pub fn in_use(path: &Path, holder: &Holder) -> Error {
+    let (shown, name) = (printable_path(path), printable(holder.name.as_bytes()));
+    Error::failed(format!("the database {shown} is in use by {name} (process {})", holder.pid))
+        .hint("stop that program, then run the restore again; nothing was changed")
 }
 
 /// Another process that has the file at `path` open, if there is one and it can be seen: the processes of other

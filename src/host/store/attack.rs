@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
+use object_store::azure::AzureCredentialProvider;
 use object_store::client::{HttpRequestBody, HttpService as _};
 use object_store::gcp::GcpCredentialProvider;
 use object_store::path::Path as Key;
@@ -60,6 +61,13 @@ pub(super) enum Door {
         transport: Transport,
     },
     /// Azure keeps its rules where keys and signatures of the storage do not reach.
+    Azure {
+        credentials: AzureCredentialProvider,
+        account: String,
+        address: String,
+        transport: Transport,
+    },
+    /// A directory has none.
     None,
 }
 
@@ -90,7 +98,7 @@ impl Store {
             Attempt::List => ("list", self.run(|| inner.list_with_delimiter(None), || ()).map(|_| ())),
             Attempt::Delete => ("delete", self.run(|| inner.delete(&location), || ()).map(|_| ())),
             Attempt::Lifecycle => {
-                if matches!(self.door, Door::None) {
+                if matches!(self.door, Door::Azure { .. } | Door::None) {
                     return Ok(Outcome::Impossible);
                 }
                 ("change the lifecycle of", self.run(|| self.door.put_no_rules(), || ()))
@@ -114,7 +122,7 @@ impl Door {
         let wrong = |text: &'static str| object_store::Error::Generic { store: "lifecycle", source: text.into() };
         let (address, transport) = match self {
             Door::S3 { address, transport, .. } | Door::Gcs { address, transport, .. } => (address, transport),
-            Door::None => return Ok(()),
+            Door::Azure { .. } | Door::None => return Ok(()),
         };
         let body = HttpRequestBody::from(Bytes::from_static(NO_RULES.as_bytes()));
         let request = hyper::Request::builder().method("PUT").uri(format!("{address}?lifecycle"));
@@ -137,7 +145,7 @@ impl Door {
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
             }
-            Door::None => return Ok(()),
+            Door::Azure { .. } | Door::None => return Ok(()),
         }
         let answer = transport.call(request).await.map_err(|_| wrong("no answer"))?;
         if answer.status().is_success() { Ok(()) } else { Err(wrong("it is no success")) }

@@ -79,6 +79,27 @@ pub(super) fn open(
     Ok((Box::new(built), door))
 }
 
+/// Where [`credentials`] will find them; nothing where only the machine itself may have a role.
+pub(super) fn source(world: &World, bucket: &Bucket) -> Option<&'static str> {
+    let set = |names: &[&str]| names.iter().all(|name| world.var(name).is_some());
+    let profile = profile(world, bucket);
+    let any = |test: &dyn Fn(&str) -> bool| profile.keys().any(|key| test(key));
+    match bucket.profile.is_some() {
+        false if set(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]) => Some("AWS_ACCESS_KEY_ID in the environment"),
+        false if set(&["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"]) => Some("a web identity"),
+        _ if any(&|key| key == "credential_process") => Some("the credential_process of a profile in ~/.aws"),
+        _ if any(&|key| key.starts_with("sso_") || key.ends_with("role_arn") || key == "login_session") => {
+            Some("a login or role of a profile in ~/.aws, by the aws program")
+        }
+        _ if any(&|key| key == "aws_access_key_id") => Some("the keys of a profile in ~/.aws"),
+        true => Some("a profile in ~/.aws"),
+        false if world.var("AWS_PROFILE").is_some() => Some("a profile in ~/.aws"),
+        false if set(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"]) => Some("a container's role"),
+        false if set(&["AWS_CONTAINER_CREDENTIALS_FULL_URI"]) => Some("a container's role"),
+        false => None,
+    }
+}
+
 /// In the order of Amazon's tools: environment, web identity, profile, container, machine.
 fn credentials(world: &World, bucket: &Bucket, mut builder: AmazonS3Builder) -> Result<AmazonS3Builder> {
     let text = |name: &str| world.var(name).and_then(|v| v.to_str()).map(str::to_owned);

@@ -58,7 +58,7 @@ pub(super) fn open(
         .with_container_name(&bucket.name)
         .with_account(bucket.account.clone().unwrap_or_default())
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(transport)
+        .with_http_connector(transport.clone())
         .with_retry(retry);
     if let Some(endpoint) = &bucket.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
@@ -66,7 +66,45 @@ pub(super) fn open(
     builder = credentials(world, builder)?;
     // What it would say may repeat a key.
     let built = builder.build().map_err(|_| Error::failed("Azure's credentials are there and cannot be used"))?;
-    Ok((Box::new(built), Door::None))
+    let account = bucket.account.clone().unwrap_or_default();
+    let server = bucket.endpoint.clone().unwrap_or_else(|| format!("https://{account}.blob.core.windows.net"));
+    let address = format!("{server}/{}", bucket.name);
+    let door = Door::Azure { credentials: Arc::clone(built.credentials()), account, address, transport };
+    Ok((Box::new(built), door))
+}
+
+/// Where [`credentials`] will find them; nothing where only the machine itself may have an identity.
+pub(super) fn source(world: &World) -> Option<&'static str> {
+    let any = |names: &[&str]| names.iter().any(|name| world.var(name).is_some());
+    let connection = connection(world);
+    if any(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"]) {
+        return Some("an account key in the environment");
+    }
+    if any(&["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"]) {
+        return Some("a shared access signature in the environment");
+    }
+    if connection("AccountKey").or_else(|| connection("SharedAccessSignature")).is_some() {
+        return Some("AZURE_STORAGE_CONNECTION_STRING in the environment");
+    }
+    if any(&[
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "IDENTITY_ENDPOINT",
+        "MSI_ENDPOINT",
+    ]) {
+        return Some("an identity in the environment");
+    }
+    login(world).then_some("the login of the az program")
+}
+
+/// Whether the user has logged in with Azure's tool.
+fn login(world: &World) -> bool {
+    let dir = match world.var("AZURE_CONFIG_DIR") {
+        Some(dir) => std::path::PathBuf::from(dir),
+        None => world.home.join(".azure"),
+    };
+    dir.join("azureProfile.json").exists()
 }
 
 /// Keys and signatures, then identities of the environment, the user's own login, the machine's identity.
@@ -99,11 +137,7 @@ fn credentials(world: &World, mut builder: MicrosoftAzureBuilder) -> Result<Micr
             builder = builder.with_config(key, value);
         }
     }
-    let login = match world.var("AZURE_CONFIG_DIR") {
-        Some(dir) => std::path::PathBuf::from(dir),
-        None => world.home.join(".azure"),
-    };
-    if !whole && login.join("azureProfile.json").exists() {
+    if !whole && login(world) {
         let scope = ["--scope", "https://storage.azure.com/.default"];
         let arguments = ["account", "get-access-token", "--output", "tsv", "--query", "accessToken"];
         let tool = Tool::new(world, "az", &[&arguments[..], &scope[..]].concat());

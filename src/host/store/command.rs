@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use crate::host::world::World;
+use crate::host::world::{KEY_VARIABLES, World};
 
 /// How long such a program may take: some ask a server that is far away.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,7 +27,9 @@ pub(super) struct Tool {
 impl Tool {
     /// A program of the user's path.
     pub(super) fn new(world: &World, name: &str, arguments: &[&str]) -> Tool {
-        let environment = world.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        // What opens backups is not for what opens the store.
+        let ours = |name: &std::ffi::OsStr| KEY_VARIABLES.iter().any(|own| name == *own);
+        let environment = world.env.iter().filter(|(k, _)| !ours(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
         Tool { name: name.to_owned(), arguments, environment }
     }
@@ -79,7 +81,9 @@ mod tests {
 
     fn world() -> World {
         World {
-            env: [("PATH", "/usr/bin:/bin"), ("GIVEN", "yes")].map(|(k, v)| (k.into(), v.into())).into(),
+            env: [("PATH", "/usr/bin:/bin"), ("GIVEN", "yes"), ("LIFEBOAT_PASSPHRASE", "hush")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into(),
             home: "/".into(),
             host_name: String::new(),
             fixed_now: None,
@@ -92,7 +96,7 @@ mod tests {
     #[test]
     fn it_sees_the_environment_it_was_given_and_no_other() {
         let run = |line| Tool::shell(&world(), line).run();
-        assert_eq!(run("printf %s \"$GIVEN${HOME-none}\"").unwrap().as_slice(), b"yesnone");
+        assert_eq!(run("printf %s \"$GIVEN${HOME-none}$LIFEBOAT_PASSPHRASE\"").unwrap().as_slice(), b"yesnone");
         let error = run("echo HUSH; exit 3").unwrap_err();
         assert!(error.contains("exit status: 3") && !error.contains("HUSH"), "{error}");
         assert!(Tool::new(&world(), "no-such-program-here", &[]).run().unwrap_err().contains("cannot start"));

@@ -250,7 +250,8 @@ fn by_code(seen: &Seen) -> Option<Class> {
         | "InsufficientAccountQuota"
         | "XMinioStorageFull"
         | "XAmzContentQuotaExceeded" => Class::Full,
-        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" => Class::Archived,
+        "BlobImmutableDueToPolicy" => Class::Refused,
+        "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated" | "RestoreAlreadyInProgress" => Class::Archived,
         "BlobAlreadyExists" | "PreconditionFailed" | "UnauthorizedBlobOverwrite" => Class::Exists,
         // Google names the right that is lacking: that to overwrite is wanted only for what is there.
         _ if seen.status == Some(403) && seen.message.contains("storage.objects.delete access") => Class::Exists,

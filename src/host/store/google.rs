@@ -46,18 +46,41 @@ pub(super) fn open(
     Ok((Box::new(built), door))
 }
 
+/// Where [`credentials`] will find them; nothing where only the machine itself may have an account.
+pub(super) fn source(world: &World) -> Option<&'static str> {
+    let any = |names: &[&str]| names.iter().any(|name| world.var(name).is_some());
+    if any(&["GOOGLE_OAUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN"]) {
+        return Some("an access token in the environment");
+    }
+    if any(&["GOOGLE_SERVICE_ACCOUNT_KEY"]) {
+        return Some("GOOGLE_SERVICE_ACCOUNT_KEY in the environment");
+    }
+    if any(&["GOOGLE_APPLICATION_CREDENTIALS"]) {
+        return Some("the file GOOGLE_APPLICATION_CREDENTIALS");
+    }
+    own_file(world).exists().then_some("the login of the gcloud program")
+}
+
+/// What Google's tool leaves when a user logs in.
+fn own_file(world: &World) -> std::path::PathBuf {
+    let dir = match world.var("CLOUDSDK_CONFIG") {
+        Some(dir) => std::path::PathBuf::from(dir),
+        None => world.home.join(".config/gcloud"),
+    };
+    dir.join("application_default_credentials.json")
+}
+
 /// In the order of Google's tools: environment, the user's own login, the machine's service account.
 fn credentials(world: &World, builder: GoogleCloudStorageBuilder) -> Result<GoogleCloudStorageBuilder> {
     let text = |name: &str| world.var(name).and_then(|v| v.to_str()).map(str::to_owned);
     if let Some(token) = text("GOOGLE_OAUTH_ACCESS_TOKEN").or_else(|| text("CLOUDSDK_AUTH_ACCESS_TOKEN")) {
         return Ok(builder.with_bearer_token(token));
     }
+    if let Some(key) = text("GOOGLE_SERVICE_ACCOUNT_KEY") {
+        return Ok(builder.with_service_account_key(key));
+    }
     let named = world.var("GOOGLE_APPLICATION_CREDENTIALS").map(std::path::PathBuf::from);
-    let own = match world.var("CLOUDSDK_CONFIG") {
-        Some(dir) => std::path::PathBuf::from(dir),
-        None => world.home.join(".config/gcloud"),
-    };
-    let own = own.join("application_default_credentials.json");
+    let own = own_file(world);
     let Some(file) = named.or_else(|| own.exists().then_some(own)) else { return Ok(builder) };
     let length = std::fs::metadata(&file).at("read the credentials", &file)?.len();
     if length > FILE_BYTES_MAX {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// How much may leave at once after a pause, in seconds of the rate.
 const BURST_SECONDS: f64 = 0.25;
+/// The least that leaves at once, in bytes.
+const STEP_BYTES_MIN: usize = 256;
 
 /// A token bucket. Tokens are bytes; it may go into debt, and whoever takes from it then waits.
 #[derive(Clone)]
@@ -19,6 +21,14 @@ impl Limit {
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
         let rate = bytes_per_second.max(1) as f64;
         Limit { bytes_per_second: rate, level: Arc::new(Mutex::new((rate * BURST_SECONDS, Instant::now()))) }
+    }
+
+    /// How much of `most` bytes may be handed over at once: a fraction of a second's, so that a slow line moves all the
+    /// time and nobody takes its pauses for silence.
+    pub(super) fn step(&self, most: usize) -> usize {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive")]
+        let burst = (self.bytes_per_second * BURST_SECONDS) as usize;
+        burst.clamp(STEP_BYTES_MIN.min(most), most)
     }
 
     /// Takes `bytes` out, and says how long to wait before taking more.
@@ -61,6 +71,19 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(3600);
         assert_eq!(limit.take_at(250, later), None);
         assert_eq!(limit.take_at(100, later), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_step_is_short_whatever_the_rate() {
+        for rate in [1 << 10, 64 << 10, 1 << 30] {
+            let limit = Limit::new(rate);
+            let step = limit.step(64 << 10);
+            assert!((1..=64 << 10).contains(&step));
+            let full = Instant::now();
+            limit.take_at(step as u64, full);
+            assert!(limit.take_at(step as u64, full).unwrap_or_default() <= Duration::from_millis(500), "{rate}");
+        }
+        assert_eq!(Limit::new(1 << 10).step(10), 10);
     }
 
     #[test]

@@ -10,11 +10,13 @@ mod command;
 mod connect;
 mod fault;
 mod google;
+mod kept;
 mod limit;
 mod location;
 mod reader;
 mod trace;
 mod transport;
+mod warm;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,11 +30,15 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
+use object_store::{
+    Attribute, Attributes, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+};
 
 pub use self::attack::{Attempt, Outcome};
+pub use self::kept::{Source, keep};
 pub use self::location::{Bucket, Location, Provider};
 pub use self::reader::ObjectReader;
+pub use self::warm::Warmth;
 
 use self::attack::Door;
 use self::fault::{Class, Fault, backoff};
@@ -53,7 +59,9 @@ const TRIES_MIN: u32 = 2;
 /// How often an operation that runs looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Volumes on their way to a store that is far: enough that the line never waits for one answer.
-const UPLOADS_FAR: usize = 4;
+const UPLOADS_FAR: u64 = 4;
+/// The most of them: each takes the memory of a volume.
+const UPLOADS_MAX: u64 = 16;
 
 /// What became of a create-only put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +88,8 @@ pub struct Store {
     url: String,
     place: Location,
     door: Door,
+    source: Option<Source>,
+    uploads: usize,
     /// Puts whose answer was lost in this run and that nothing is known of, with the SHA-256 of what was put.
     unsettled: Mutex<HashMap<String, [u8; 32]>>,
 }
@@ -167,11 +177,16 @@ fn no_credential(text: String) -> object_store::Error {
     object_store::Error::Unauthenticated { path: String::new(), source: text.into() }
 }
 
+/// A number in the environment, from 1 to `most`.
+fn number(world: &World, name: &str, what: &str, default: u64, most: u64) -> Result<u64> {
+    let Some(value) = world.var(name) else { return Ok(default) };
+    let number = value.to_str().and_then(|v| v.parse().ok()).filter(|n| (1..=most).contains(n));
+    number.ok_or_else(|| Error::usage(format!("{name} is a number of {what}, 1 to {most}")))
+}
+
 /// A number of seconds in the environment.
 fn seconds(world: &World, name: &str, default: u64) -> Result<Duration> {
-    let Some(value) = world.var(name) else { return Ok(Duration::from_secs(default)) };
-    let number = value.to_str().and_then(|v| v.parse().ok()).filter(|n| (1..=86_400).contains(n));
-    number.map(Duration::from_secs).ok_or_else(|| Error::usage(format!("{name} is a number of seconds, 1 to 86400")))
+    number(world, name, "seconds", default, 86_400).map(Duration::from_secs)
 }
 
 impl Store {
@@ -190,13 +205,20 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_limited(world: &World, url: &str, access: Access, limit: Option<u64>) -> Result<Store> {
         let place = locate(world, url)?;
+        let mut source = None;
         let (mut inner, door): (Arc<dyn ObjectStore>, Door) = match &place {
             Location::Local(dir) => (Arc::new(open_local(dir, access)?), Door::None),
-            Location::Bucket(bucket) => open_bucket(world, bucket, limit)?,
+            Location::Bucket(bucket) => {
+                let (found, with) = kept::find(world, bucket);
+                source = Some(found);
+                let opened = open_bucket(with.as_ref().unwrap_or(world), bucket, limit);
+                opened.map_err(|e| kept::explain(e, source.as_ref()))?
+            }
         };
         if let Some(wrap) = &world.wrap_store {
             inner = wrap(inner);
         }
+        let uploads = number(world, "LIFEBOAT_STORE_UPLOADS", "volumes", UPLOADS_FAR, UPLOADS_MAX)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -211,7 +233,16 @@ impl Store {
             ahead: AtomicI64::new(i64::MIN),
             fixed_now: world.fixed_now,
         };
-        Ok(Store { shared: Arc::new(shared), runtime, url: url.to_owned(), place, door, unsettled: Mutex::default() })
+        Ok(Store {
+            shared: Arc::new(shared),
+            runtime,
+            url: url.to_owned(),
+            place,
+            door,
+            source,
+            uploads: usize::try_from(uploads).unwrap_or(1),
+            unsettled: Mutex::default(),
+        })
     }
 
     /// What the store is called in messages.
@@ -235,9 +266,14 @@ impl Store {
         }
     }
 
+    /// Where the credential of a bucket comes from.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
     /// How many volumes should be on their way at the same time. Each needs its own memory.
     pub fn uploads(&self) -> usize {
-        if self.shared.far { UPLOADS_FAR } else { 1 }
+        if self.shared.far { self.uploads } else { 1 }
     }
 
     /// How far this machine's clock is ahead of the store's, in seconds; `None` until the store has answered. A local
@@ -261,8 +297,20 @@ impl Store {
     /// # Errors
     /// As [`Store::put`].
     pub fn put_chunks(&self, key: &str, chunks: Vec<Bytes>) -> Result<Put> {
+        self.put_into(key, chunks, None)
+    }
+
+    /// [`Store::put`] into a storage class of a bucket, as its cloud writes it; a directory has none.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_volume(&self, key: &str, bytes: Bytes, class: Option<&str>) -> Result<Put> {
+        self.put_into(key, vec![bytes], class)
+    }
+
+    fn put_into(&self, key: &str, chunks: Vec<Bytes>, class: Option<&str>) -> Result<Put> {
         let size: u64 = chunks.iter().map(|c| c.len() as u64).sum();
-        let failure = match self.try_put(key, &chunks) {
+        let failure = match self.try_put(key, &chunks, class) {
             Ok(()) => return Ok(Put::Created),
             Err(Failed::Stopped) => return Err(Error::interrupted()),
             Err(e) => e,
@@ -291,7 +339,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn put_if_absent(&self, key: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        match self.try_put(key, &[bytes.into()]) {
+        match self.try_put(key, &[bytes.into()], None) {
             Ok(()) => Ok(true),
             Err(Failed::Near(object_store::Error::AlreadyExists { .. })) => Ok(false),
             Err(e) if e.class() == Class::Exists => Ok(false),
@@ -299,11 +347,16 @@ impl Store {
         }
     }
 
-    fn try_put(&self, key: &str, chunks: &[Bytes]) -> Result<(), Failed> {
+    fn try_put(&self, key: &str, chunks: &[Bytes], class: Option<&str>) -> Result<(), Failed> {
         let payload = PutPayload::from_iter(chunks.iter().cloned());
         let location = Key::from(key);
+        let mut attributes = Attributes::new();
+        if let Some(class) = class.filter(|_| self.shared.far) {
+            attributes.insert(Attribute::StorageClass, class.to_owned().into());
+        }
         let put = || {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let attributes = attributes.clone();
+            let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
             self.shared.inner.put_opts(&location, payload.clone(), options)
         };
         let lost = || {
@@ -408,7 +461,15 @@ impl Store {
         match self.run(|| self.shared.inner.delete(&location), || ()) {
             Ok(()) => Ok(()),
             Err(e) if e.class() == Class::Missing => Ok(()),
-            Err(e) => Err(self.failure("delete", key, e)),
+            Err(mut e) => {
+                // Google names the same right for a put that would overwrite; here it is simply lacking.
+                if let Failed::Far(fault) = &mut e
+                    && fault.class == Class::Exists
+                {
+                    fault.class = Class::Refused;
+                }
+                Err(self.failure("delete", key, e))
+            }
         }
     }
 
@@ -451,7 +512,9 @@ impl Store {
             (Failed::Stopped, _) => Error::interrupted(),
             (Failed::Far(fault), Some(bucket)) => {
                 let whole = if bucket.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", bucket.prefix) };
-                fault.into_error(what, bucket, &whole, self.shared.now())
+                let bare = fault.class == Class::NoCredential;
+                let error = fault.into_error(what, bucket, &whole, self.shared.now());
+                if bare { kept::explain(error, self.source.as_ref()) } else { error }
             }
             (Failed::Far(fault), None) => Error::failed(what).because(fault),
             (Failed::Near(e), _) => near_failure(Error::failed(what), e),

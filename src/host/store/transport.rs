@@ -261,7 +261,8 @@ impl Body for Outgoing {
                 other => return Poll::Ready(other),
             }
         }
-        let step = self.rest.len().min(STEP_BYTES);
+        let most = self.limit.as_ref().map_or(STEP_BYTES, |limit| limit.step(STEP_BYTES));
+        let step = self.rest.len().min(most);
         let chunk = self.rest.split_to(step);
         self.left -= step as u64;
         self.progress.moved(self.left == 0);

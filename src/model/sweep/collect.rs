@@ -2,7 +2,8 @@
 //!
 //! A secret file holds much that is no secret: names of models, paths, identifiers, numbers. Searched for, those would
 //! be found everywhere, and the one real leak among them would be overlooked. So a value counts if its key says secret
-//! and it is no common word, or if it looks as if a generator made it. The formats are read leniently, by two readers:
+//! and it is no common word, or if it looks as if a generator made it. What a key calls a secret and is too short or too
+//! common for that is collected, too, but not searched for. The formats are read leniently, by two readers:
 //! one for JSON and what looks like it (with comments, without quotes around keys, TOML's inline tables), one for lines
 //! (environment files, YAML, TOML, INI, properties, netrc, XML with an element a line). Text that neither can split is a value
 //! by itself if it looks like one.
@@ -29,6 +30,8 @@ const TOKEN_BYTES_MIN: usize = 12;
 pub struct Value {
     /// The key before it, as `OPENAI_API_KEY`; empty if there was none.
     pub name: String,
+    /// Whether it is worth being searched for elsewhere.
+    pub is_searched: bool,
     bytes: Zeroizing<Vec<u8>>,
 }
 
@@ -36,6 +39,11 @@ impl Value {
     /// The value itself. Keep it no longer than needed, and never print it.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What to search for: nothing if that would be found everywhere.
+    pub fn needle(&self) -> &[u8] {
+        if self.is_searched { &self.bytes } else { &[] }
     }
 }
 
@@ -45,23 +53,23 @@ impl std::fmt::Debug for Value {
     }
 }
 
-/// The values of a secret file, each once, in the order of the file.
+/// The values of a secret file, each once under each of its names, in the order of the file.
 pub fn collect(content: &[u8]) -> Vec<Value> {
     let mut values = Values::default();
     let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    values.key_block("", text);
     if is_braced(text.trim_ascii_start()) {
         braced(text, "", &mut values);
     } else {
         lines(text, &mut values);
     }
+    values.key_block("", text);
     values.found
 }
 
 #[derive(Default)]
 struct Values {
     found: Vec<Value>,
-    /// Digests of what was found: a dump may hold a great many values.
+    /// Digests of names and values that were found: a dump may hold a great many.
     seen: HashSet<[u8; 32]>,
 }
 
@@ -87,13 +95,17 @@ impl Values {
 
     fn offer_bare(&mut self, name: &str, said: Says, value: &[u8]) {
         if is_worth(said, value) {
-            self.keep(name, value);
+            self.keep(name, value, true);
+        } else if is_named(name, said, value) {
+            self.keep(name, value, false);
         }
     }
 
-    fn keep(&mut self, name: &str, value: &[u8]) {
-        if self.seen.insert(*blake3::hash(value).as_bytes()) {
-            self.found.push(Value { name: name.to_owned(), bytes: Zeroizing::new(value.to_vec()) });
+    fn keep(&mut self, name: &str, value: &[u8], is_searched: bool) {
+        let mut digest = blake3::Hasher::new();
+        digest.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(value);
+        if self.seen.insert(*digest.finalize().as_bytes()) {
+            self.found.push(Value { name: name.to_owned(), is_searched, bytes: Zeroizing::new(value.to_vec()) });
         }
     }
 
@@ -104,7 +116,12 @@ impl Values {
             let body = &rest[at + "PRIVATE KEY".len()..];
             let end = position(body, b"-----END").unwrap_or(body.len());
             if let Some(line) = base64_runs(&body[..end]).filter(|l| l.len() >= 40).last() {
-                self.keep(if name.is_empty() { "PRIVATE KEY" } else { name }, line);
+                let is_known = || self.found.iter().any(|value| value.expose() == line);
+                if !name.is_empty() {
+                    self.keep(name, line, true);
+                } else if !is_known() {
+                    self.keep("PRIVATE KEY", line, true);
+                }
             }
             rest = &body[end..];
         }
@@ -133,6 +150,16 @@ fn is_worth(said: Says, value: &[u8]) -> bool {
         }
         Says::Secret(Promise::Login) => looks_random(value) || is_login(value),
     }
+}
+
+/// Whether a value that is not worth being searched for is one all the same: its key says so, and it stands there itself.
+fn is_named(name: &str, said: Says, value: &[u8]) -> bool {
+    matches!(said, Says::Secret(_))
+        && !name.is_empty()
+        && (1..=VALUE_BYTES_MAX).contains(&value.len())
+        && !value.contains(&0)
+        && !is_reference(value)
+        && !is_path(value)
 }
 
 fn has_digits(value: &[u8]) -> bool {

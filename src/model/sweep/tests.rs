@@ -28,7 +28,18 @@ fn in_pieces(sweep: &Sweep, pieces: &[&[u8]]) -> Vec<Hit> {
 
 fn names(text: &str) -> Vec<(String, String)> {
     let values = collect(text.as_bytes());
-    values.into_iter().map(|v| (v.name.clone(), String::from_utf8(v.expose().to_vec()).unwrap())).collect()
+    let searched = values.into_iter().filter(|v| v.is_searched);
+    searched.map(|v| (v.name.clone(), String::from_utf8(v.expose().to_vec()).unwrap())).collect()
+}
+
+#[test]
+fn a_short_or_common_value_is_known_by_its_name_and_not_searched_for() {
+    let text = "PIN_TOKEN=1234\nDB_PASSWORD=changeme\nSMTP_PASSWORD=changeme\nMODEL=x\nA_PASSWORD=${B}\nB_KEY_FILE=/a/b\nC_SECRET=\n";
+    let values = collect(text.as_bytes());
+    let names: Vec<&str> = values.iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names, ["PIN_TOKEN", "DB_PASSWORD", "SMTP_PASSWORD"]);
+    assert!(values.iter().all(|v| !v.is_searched && v.needle().is_empty() && !v.expose().is_empty()));
+    assert!(Sweep::new(values.iter().map(Value::needle)).is_empty());
 }
 
 fn name_and_value(text: &str) -> (String, String) {
@@ -190,7 +201,7 @@ fn a_private_key_is_known_by_its_last_full_line() {
     let text = format!("{begin}\n{first}\n{last}\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n");
     assert_eq!(name_and_value(&text), ("PRIVATE KEY".to_owned(), last.clone()));
     let json = serde_json::json!({ "private_key": text }).to_string();
-    assert_eq!(name_and_value(&json), ("PRIVATE KEY".to_owned(), last));
+    assert_eq!(name_and_value(&json), ("private_key".to_owned(), last));
     assert!(!format!("{:?}", collect(json.as_bytes())).contains("private"));
 }
 
