@@ -94,6 +94,9 @@ enum Command {
     /// Rehearse a restore, look at everything, and sign a receipt
     #[command(after_help = proof::DRILL_HELP)]
     Drill(proof::DrillArgs),
+    /// What `drill --sandbox` runs inside
+    #[command(hide = true)]
+    LookInside(proof::LookInsideArgs),
     /// Whether snapshots and drills are young enough
     #[command(after_help = proof::STATUS_HELP)]
     Status(proof::StatusArgs),
@@ -179,6 +182,7 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Log(a) => look::log(world, voice, a),
         Command::Verify(a) => proof::verify(world, voice, a),
         Command::Drill(a) => proof::drill(world, voice, a),
+        Command::LookInside(a) => proof::look_inside(voice, a),
         Command::Status(a) => proof::status(world, voice, a),
         Command::Copy(a) => copies::copy(world, voice, a),
         Command::Pin(a) => copies::pin(world, voice, a),

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::commands::{copy, pin};
 use crate::host::world::World;
+use crate::model::upload::parse_rate;
 use crate::output::{self, Printer, Voice};
 
 pub(super) const COPY_HELP: &str = "\
@@ -77,6 +78,9 @@ pub(super) struct CopyArgs {
     /// Tell what would be copied, and copy nothing
     #[arg(long)]
     dry_run: bool,
+    /// Send no faster than this to a bucket, as 2MiB/s or 10Mbit/s [default: limit_upload in the configuration]
+    #[arg(long, value_name = "RATE")]
+    limit_upload: Option<String>,
     #[command(flatten)]
     at: At,
 }
@@ -99,9 +103,13 @@ struct At {
 }
 
 pub(super) fn copy(world: &World, voice: Voice, a: CopyArgs) -> ExitCode {
-    let CopyArgs { to, all, dry_run, at: At { identity, key, store, name } } = a;
-    let args = copy::Args { to, all, store, name, identity, key, dry_run };
+    let CopyArgs { to, all, dry_run, limit_upload, at: At { identity, key, store, name } } = a;
     let mut printer = Printer::new(voice);
+    let limit_upload = match limit_upload.as_deref().map(parse_rate).transpose() {
+        Ok(limit) => limit,
+        Err(e) => return output::finish(voice, &mut printer, Err::<copy::Done, _>(e)),
+    };
+    let args = copy::Args { to, all, store, name, identity, key, dry_run, limit_upload };
     let result = copy::run(world, &args, &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }

@@ -48,6 +48,10 @@ Examples:
   lifeboat drill                                 where the identities are in the keyring
   lifeboat drill --identity /media/stick/lifeboat-key.txt
   lifeboat drill --random                        any snapshot that can be restored
+  lifeboat drill --sandbox                       look at it without network, and with nothing else in sight
+
+--sandbox is for Linux, with `unshare` of util-linux and, unless root runs it, user namespaces. Restoring is done outside: it
+needs the store. What is restored is looked at inside: databases, settings and transcripts were written by an agent.
 
 Exit codes: 0 done and passed, 1 failed, 2 usage, 3 passed, but the snapshot lacks something or no receipt could be signed,
 4 damage found, or something is not as it should be, 10 store, snapshot or key missing, 11 another drill is under way,
@@ -115,6 +119,9 @@ pub(super) struct DrillArgs {
     /// Leave secrets out
     #[arg(long)]
     no_secrets: bool,
+    /// Look at what was restored in a process that sees nothing else and has no network
+    #[arg(long)]
+    sandbox: bool,
     /// Recovery kit, or any file with the identities
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
@@ -124,6 +131,13 @@ pub(super) struct DrillArgs {
     /// Series [default: the kit's, else the configured one]
     #[arg(long, value_name = "SERIES")]
     name: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct LookInsideArgs {
+    /// What was restored
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -167,11 +181,16 @@ pub(super) fn verify(world: &World, voice: Voice, a: VerifyArgs) -> ExitCode {
 }
 
 pub(super) fn drill(world: &World, voice: Voice, a: DrillArgs) -> ExitCode {
-    let DrillArgs { snapshot, random, no_secrets, identity, store, name } = a;
-    let args = drill::Args { snapshot, random, no_secrets, identity, store, name };
+    let DrillArgs { snapshot, random, no_secrets, sandbox, identity, store, name } = a;
+    let args = drill::Args { snapshot, random, no_secrets, sandbox, identity, store, name };
     let mut printer = Printer::new(voice);
     let result = drill::run(world, &args, &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
+}
+
+pub(super) fn look_inside(voice: Voice, LookInsideArgs { dir }: LookInsideArgs) -> ExitCode {
+    let result = drill::inside::run(&dir, std::io::stdin().lock());
+    output::finish(voice, &mut Printer::new(voice), result)
 }
 
 pub(super) fn status(world: &World, voice: Voice, a: StatusArgs) -> ExitCode {

@@ -62,7 +62,7 @@ pub fn run(world: &World, args: &Args, _events: &mut Events<'_>) -> Result<Done>
     };
     let _lock = Lock::take(&world.state_dir(&config.name))?;
     let catalog = open_catalog(world, &config.name)?;
-    let doubts = Doubts::of(&catalog)?;
+    let doubts = Doubts::of(&catalog, None)?;
     let wanted = args.snapshot.as_deref().filter(|text| *text != "latest");
     let series = config.name;
     if doubts.doubted.is_empty() && wanted.is_none() && doubts.open.is_some() {

@@ -87,12 +87,12 @@ pub fn paused_then(archives: &[Opened], archive: &Opened) -> Result<Vec<Index>> 
 }
 
 fn matching(archives: &[Opened], archive: &Opened, suffix: &str) -> Result<Vec<Index>> {
-    let (tree, mut out) = (&archive.tree, Vec::new());
-    let children = Children::of(tree);
-    for (path, preset) in known(archives) {
+    let (tree, mut out, mut children) = (&archive.tree, Vec::new(), None);
+    for (path, preset) in known(archives).into_iter().filter(|(_, preset)| !preset.pauses.is_empty()) {
+        let children = children.get_or_insert_with(|| Children::of(tree));
         let paths = preset.pauses.iter().flat_map(|pause| &pause.paths);
         let paths: Vec<String> = paths.map(|path| format!("{path}{suffix}")).collect();
-        out.extend(Globs::of_preset(&paths, &preset.repeat_under)?.below(tree, &children, &path));
+        out.extend(Globs::of_preset(&paths, &preset.repeat_under)?.below(tree, children, &path));
     }
     out.retain(|i| tree.node(*i).kind == Kind::File);
     out.sort_unstable();

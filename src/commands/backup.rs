@@ -200,14 +200,14 @@ impl Done {
 /// When nothing could be committed. What could not be read is in the report instead.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     let begun = std::time::Instant::now();
-    let Configured { mut config, file } = match configuration(world)? {
+    let Configured { config, file } = match configuration(world)? {
         Some(configured) => configured,
         None => initialise(world, args, events)?,
     };
-    config.upload.limit = args.limit_upload.or(config.upload.limit);
+    let limit = args.limit_upload.or(config.upload.limit);
     check_paths(world, args, &config)?;
     // `init` makes stores. A directory made here would stand in for a disk that is not mounted.
-    let store = Store::open_limited(world, &config.store, Access::Existing, config.upload.limit)?;
+    let store = Store::open_limited(world, &config.store, Access::Existing, limit)?;
     let lock = Lock::take(&world.state_dir(&config.name))?;
     let resolved = resolve(world, &config, &file, &store)?;
     events(Event::Phase("looking at the sources"));
@@ -264,10 +264,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             }
             e
         })?;
-        let seq = catalog.last_seq()?;
+        // What was committed counts, whatever becomes of the rest.
+        let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
-        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started };
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, limit };
         done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
             events(Event::Warning(
                 "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, unlinkat};
@@ -93,6 +93,7 @@ struct Part<'a> {
     databases: HashSet<Vec<u8>>,
     /// Entries that come under the name of what is paused, and whether there is something under their own that goes.
     renamed: BTreeMap<Index, bool>,
+    children: OnceLock<Children>,
 }
 
 /// Numbers of a plan.
@@ -126,9 +127,24 @@ impl<'a> Plan<'a> {
     /// Compares the archives with the target.
     ///
     /// # Errors
-    /// When the target holds something different and may not be overwritten, lacks space, or a database that would be
-    /// replaced is held open by a live process.
+    /// When the archives do not fit together or the target cannot be looked at.
     pub fn make(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
+        let mut sources =
+            archives.iter().flat_map(|a| &a.header().sources).map(|s| goal.layout.to_disk(&s.path.bytes()));
+        if !sources.any(|disk| Path::new(std::ffi::OsStr::from_bytes(&disk)).symlink_metadata().is_ok()) {
+            return Self::compare(archives, goal);
+        }
+        // Where much may be there already, to prove the trees takes as long as to compare them; else nobody waits for it
+        // once the first volumes are read.
+        std::thread::scope(|scope| {
+            let proof = scope.spawn(|| archives.iter().try_for_each(Opened::check_digest));
+            let plan = Self::compare(archives, goal);
+            proof.join().unwrap_or_else(|_| Err(panicked()))?;
+            plan
+        })
+    }
+
+    fn compare(archives: &'a [Opened], goal: Goal<'a>) -> Result<Plan<'a>> {
         if let [state, secrets] = archives {
             check_together(&state.tree, &secrets.tree)?;
         }
@@ -143,7 +159,8 @@ impl<'a> Plan<'a> {
                 leave(&archive.tree, &mut fates);
             }
             let stage = vec![NOWHERE; archive.tree.len()];
-            parts.push(Part { archive, fates, stage, databases, renamed: BTreeMap::new() });
+            let (renamed, children) = (BTreeMap::new(), OnceLock::new());
+            parts.push(Part { archive, fates, stage, databases, renamed, children });
         }
         if let [state, secrets] = &mut parts[..] {
             let hidden = overridden(&state.archive.tree, &secrets.archive.tree);
@@ -244,9 +261,8 @@ impl<'a> Plan<'a> {
     /// Whether it brings back something that matches below the source at `top`.
     pub fn brings(&self, top: &[u8], globs: &Globs) -> bool {
         self.parts.iter().any(|part| {
-            let tree = &part.archive.tree;
-            let children = Children::of(tree);
-            let mut pending = globs.below(tree, &children, top);
+            let children = part.children();
+            let mut pending = globs.below(&part.archive.tree, children, top);
             while let Some(index) = pending.pop() {
                 if part.todo(index) {
                     return true;
@@ -273,8 +289,7 @@ impl<'a> Plan<'a> {
                     matches!(part.fates[index as usize], Fate::New | Fate::Differs | Fate::Same | Fate::Settled);
                 let path = tree.path(index);
                 let in_use = path.strip_suffix(PAUSED_SUFFIX.as_bytes()).unwrap_or(&path);
-                let known =
-                    self.parts.iter().any(|p| Children::of(&p.archive.tree).find(&p.archive.tree, in_use).is_some());
+                let known = self.parts.iter().any(|p| p.find(in_use).is_some());
                 out.extend((there && !known).then(|| in_use.to_vec()));
             }
         }
@@ -369,9 +384,7 @@ impl<'a> Plan<'a> {
 
     /// Who holds a database that is about to be replaced.
     fn held(part: &Part<'_>, path: &[u8], disk: &Path) -> Result<Option<database::Holder>> {
-        let tree = &part.archive.tree;
-        let index = Children::of(tree).find(tree, path);
-        match index.map(|i| part.fates[i as usize]) {
+        match part.find(path).map(|i| part.fates[i as usize]) {
             Some(Fate::Differs) => database::holder(disk),
             _ => Ok(None),
         }
@@ -416,9 +429,7 @@ impl<'a> Plan<'a> {
             for part in &self.parts {
                 part.rename(&stages)?;
             }
-            proof
-                .join()
-                .unwrap_or_else(|_| Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat")))
+            proof.join().unwrap_or_else(|_| Err(panicked()))
         })?;
         world.check_stop()?;
         let replace = match self.goal.overwrite {
@@ -437,7 +448,9 @@ impl<'a> Plan<'a> {
         drop(stages);
         // Only now that all is in place and proved. It touches directories, too.
         let removed = surplus.map(|surplus| surplus.remove(world, events)).transpose()?.unwrap_or_default();
-        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, limits))?;
+        // Whatever came into a directory or went from it has changed its time.
+        let touched = self.totals.restored > 0 || removed.count > 0;
+        self.parts.iter().try_for_each(|part| part.finish(&self.goal.layout, touched, limits))?;
         Ok(removed)
     }
 
@@ -457,8 +470,7 @@ impl<'a> Plan<'a> {
             }
         }
         for part in &self.parts {
-            let children = Children::of(&part.archive.tree);
-            out.retain(|path| children.find(&part.archive.tree, path).is_none());
+            out.retain(|path| part.find(path).is_none());
         }
         out
     }
@@ -531,10 +543,8 @@ impl<'a> Plan<'a> {
     /// A database's old sidecars would be replayed into the new file.
     fn remove_sidecars(&self) -> Result<()> {
         for part in &self.parts {
-            let tree = &part.archive.tree;
-            let children = Children::of(tree);
             for path in &part.databases {
-                let fate = children.find(tree, path).map(|i| part.fates[i as usize]);
+                let fate = part.find(path).map(|i| part.fates[i as usize]);
                 if matches!(fate, Some(Fate::New | Fate::Differs)) {
                     let disk = self.goal.layout.to_disk(path);
                     let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
@@ -546,6 +556,10 @@ impl<'a> Plan<'a> {
     }
 }
 
+fn panicked() -> Error {
+    Error::failed("a thread of the restore panicked: this is a bug in lifeboat")
+}
+
 impl Part<'_> {
     /// The source root that a path lies in: secrets of one agent are staged together, wherever in its home they lie.
     fn source_of(&self, path: &[u8]) -> Vec<u8> {
@@ -554,12 +568,19 @@ impl Part<'_> {
         sources.filter(|s| !s.is_empty() && around(s)).max_by_key(Vec::len).unwrap_or_else(|| path.to_owned())
     }
 
+    fn children(&self) -> &Children {
+        self.children.get_or_init(|| Children::of(&self.archive.tree))
+    }
+
+    fn find(&self, path: &[u8]) -> Option<Index> {
+        self.children().find(&self.archive.tree, path)
+    }
+
     /// Has what presets know how to pause come under another name, if that is wanted; what an earlier restore left under
     /// that name stays there, whether it is wanted or not.
     fn pause(&mut self, archives: &[Opened], goal: &Goal<'_>) -> Result<()> {
         let tree = &self.archive.tree;
         let look = goal.look(&self.databases, None);
-        let children = Children::of(tree);
         for index in agents::pieces(archives, self.archive)? {
             let fate = self.fates[index as usize];
             if fate != Fate::New && !(fate == Fate::Differs && goal.paused) {
@@ -570,7 +591,7 @@ impl Part<'_> {
             let beside = compare_at(tree, index, &goal.layout, &look, &aside);
             let beside = beside.map_err(|e| failed("look at", &aside, e.into()))?;
             let there = matches!(beside, Fate::Same | Fate::Settled);
-            let also = children.find(tree, &aside).is_some();
+            let also = self.find(&aside).is_some();
             if fate == Fate::New && there && !also {
                 self.fates[index as usize] = Fate::Paused;
             } else if goal.paused && also {
@@ -712,7 +733,7 @@ impl Part<'_> {
                 events(Event::Progress { files, files_total, bytes, bytes_total });
             }
             if workers.into_iter().any(|w| w.join().is_err()) {
-                return Err(Error::failed("a thread of the restore panicked: this is a bug in lifeboat"));
+                return Err(panicked());
             }
             Ok(())
         })?;
@@ -754,7 +775,6 @@ impl Part<'_> {
         let tree = &self.archive.tree;
         let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
         let mut ids = Ids::default();
-        let mut children = None;
         for i in tree.indices() {
             let Some(stage) = self.stage_of(stages, i) else { continue };
             let path = tree.path(i);
@@ -766,11 +786,11 @@ impl Part<'_> {
                 }
                 Kind::Hardlink => {
                     let target = tree.target(i);
-                    let children = children.get_or_insert_with(|| Children::of(tree));
-                    let file = children
-                        .find(tree, target)
+                    let file = self
+                        .find(target)
                         .ok_or_else(|| Error::damaged(format!("hard link {} leads nowhere", printable(&path))))?;
                     let disk = layout.to_disk(target);
+                    let disk = if self.fates[file as usize] == Fate::Paused { aside(&disk) } else { disk };
                     let from = match self.stage_of(stages, file) {
                         Some(stage) => LinkTarget::Staged(stage, target),
                         None => LinkTarget::InPlace(root.as_fd(), &disk),
@@ -784,7 +804,7 @@ impl Part<'_> {
     }
 
     /// Metadata of what was there already, and of directories, deepest first, when nothing moves any more.
-    fn finish(&self, layout: &Layout, limits: &Limits) -> Result<()> {
+    fn finish(&self, layout: &Layout, touched: bool, limits: &Limits) -> Result<()> {
         let tree = &self.archive.tree;
         let root = at::open_root(Path::new("/")).at("open", Path::new("/"))?;
         let mut ids = Ids::default();
@@ -792,7 +812,9 @@ impl Part<'_> {
             let kind = tree.node(i).kind;
             let fate = self.fates[i as usize];
             let due = match kind {
-                Kind::Dir => matches!(fate, Fate::New | Fate::Differs | Fate::Same | Fate::Settled),
+                Kind::Dir => {
+                    matches!(fate, Fate::New | Fate::Differs | Fate::Same) || (touched && fate == Fate::Settled)
+                }
                 Kind::File | Kind::Symlink => fate == Fate::Same,
                 Kind::Hardlink | Kind::Missing | Kind::Deleted => false,
             };

@@ -16,7 +16,7 @@ use crate::model::chain::Link;
 use crate::model::config::Tier;
 use crate::model::path::printable;
 use crate::model::receipt;
-use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId, is_public_key_name};
+use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId, is_public_key_name, public_key};
 use crate::model::tiers::keep_seconds;
 use crate::stream::sign::PublicKey;
 use crate::stream::signers::Signers;
@@ -115,6 +115,13 @@ impl Copied {
         }
     }
 
+    /// A series of which nothing was copied, for a reason of its own.
+    pub fn refused(series: &str, e: &Error) -> Copied {
+        let (place, text) = (format!("series {series}"), printable(e.to_string().as_bytes()));
+        let skipped = vec![Skipped { place, why: Why::Damaged, text }];
+        Copied { series: series.to_owned(), skipped, ..Copied::default() }
+    }
+
     fn skip(&mut self, place: &Place, why: Why, text: impl Into<String>) {
         self.skipped.push(Skipped { place: place.directory(), why, text: text.into() });
     }
@@ -201,18 +208,31 @@ impl Series<'_> {
         names.retain(|name| is_public_key_name(name));
         // A key that is not handed over yet counts for nothing, so its signature comes before it.
         names.sort_by_key(|name| (name[..6].to_owned(), !name.ends_with(".minisig")));
-        let read = |name: &String| {
-            Ok((format!("{prefix}/{name}"), from.get(&format!("{prefix}/{name}"), PUBLIC_KEY_BYTES_MAX)?))
-        };
-        let files: Vec<(String, bytes::Bytes)> = names.iter().map(read).collect::<Result<_>>()?;
-        let ours = |bytes: &[u8]| {
+        let mut files: Vec<(String, bytes::Bytes)> = Vec::new();
+        for name in names {
+            let key = format!("{prefix}/{name}");
+            match from.get(&key, PUBLIC_KEY_BYTES_MAX) {
+                Ok(bytes) => files.push((key, bytes)),
+                Err(e) => done.take(&key, e)?,
+            }
+        }
+        let known_key = |bytes: &[u8]| {
             let text = std::str::from_utf8(bytes).ok();
             text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| self.key.knows(&key))
         };
-        if self.trusted && !files.iter().any(|(_, bytes)| ours(bytes)) {
+        let ours: HashSet<String> =
+            files.iter().filter(|(_, bytes)| known_key(bytes)).map(|(key, _)| key.clone()).collect();
+        if self.trusted && ours.is_empty() {
             let text = "the key of the series is not there, or somebody exchanged it: no key was copied";
             done.skipped.push(Skipped { place: prefix, why: Why::Damaged, text: text.to_owned() });
             return Ok(());
+        }
+        // What somebody else put there would take the place of a key to come.
+        let (files, strange): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(key, _)| ours.contains(key.trim_end_matches(".minisig")));
+        for (place, _) in strange {
+            let text = "it is no key of the series".to_owned();
+            done.skipped.push(Skipped { place, why: Why::Damaged, text });
         }
         let mut lacking = Vec::new();
         for (key, bytes) in files {
@@ -222,9 +242,13 @@ impl Series<'_> {
             }
             match to.get_if_there(&key, PUBLIC_KEY_BYTES_MAX) {
                 Ok(Some(there)) if there == bytes => {}
+                Ok(Some(_)) if key != public_key(self.name, 1) => {
+                    let text = format!("something else stands in its place on {}", to.name());
+                    done.skipped.push(Skipped { place: key, why: Why::Damaged, text });
+                }
                 Ok(Some(_)) => {
                     let (series, name) = (self.name, to.name());
-                    return Err(Error::failed(format!("{name} holds another series of the name {series}"))
+                    return Err(Error::usage(format!("{name} holds another series of the name {series}"))
                         .hint("nothing was copied: name another place, as a prefix of its own"));
                 }
                 Ok(None) => lacking.push((key, bytes)),
@@ -283,6 +307,10 @@ impl Series<'_> {
                 self.way.send(one, &one.place, &there, &mut moved)
             };
             match sending {
+                // Whoever prunes the store may have been faster.
+                Err(e) if e.kind() == Kind::Damaged && is_over(one, self.way.world.now()) => {
+                    done.skip(&one.place, Why::Expired, printable(e.to_string().as_bytes()));
+                }
                 Err(e) => done.take(&one.place.directory(), e)?,
                 Ok(put) => {
                     if one.place.archive == Archive::State {
@@ -372,7 +400,7 @@ impl Series<'_> {
             Standing::Unverified { why, .. } => return Err((Why::Damaged, printable(why.to_string().as_bytes()))),
             Standing::Incomplete => return Err((Why::Expired, "it went away in the meantime".to_owned())),
         };
-        let over = !one.place.is_pinned() && Link::of(commit).ends() <= now;
+        let over = is_over(one, now);
         let why = |expired| if expired { Why::Expired } else { Why::Damaged };
         if let Some(damage) = one.damage() {
             return Err((why(over), damage));
@@ -426,4 +454,9 @@ impl Series<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the life of an archive that verifies is over.
+fn is_over(found: &Found, now: i64) -> bool {
+    !found.place.is_pinned() && found.verified().is_some_and(|c| Link::of(c).ends() <= now)
 }

@@ -34,6 +34,8 @@ pub struct Args {
     pub key: Option<String>,
     /// Tell what would be copied, and copy nothing.
     pub dry_run: bool,
+    /// Bytes a second that leave for a bucket, at most; else as configured.
+    pub limit_upload: Option<u64>,
 }
 
 /// What `copy` did.
@@ -107,7 +109,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         key: args.key.as_deref(),
     };
     let place = whereabouts::find(world, told)?;
-    let limit = place.configured.as_ref().and_then(|c| c.config.upload.limit);
+    let limit = args.limit_upload.or_else(|| place.configured.as_ref().and_then(|c| c.config.upload.limit));
     let to = open(world, &args.to, &place.store, limit)?;
     let names = match args.all {
         true => list::series(&place.store)?,
@@ -116,14 +118,11 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     events(Event::Phase("copying"));
     let mut series = Vec::new();
     for name in &names {
-        let (key, trusted) = match place.key.clone().filter(|_| place.series.as_ref() == Some(name)) {
-            Some(key) => (key, true),
-            None => (follow(&place.store, name, store_key(&place.store, name, events)?)?.signers, false),
+        let copied = match one(world, args, &place, &to, name, events) {
+            // Anybody who may add can make up a series; the others are not to suffer for it.
+            Err(e) if args.all && matches!(e.kind(), Kind::Usage | Kind::NotThere) => Copied::refused(name, &e),
+            copied => copied?,
         };
-        let way = Way { world, from: &place.store, to: &to, listable: true };
-        let tiers = tiers(&place, name);
-        let one = Series { way, name, key: &key, trusted, tiers: &tiers, dry_run: args.dry_run };
-        let copied = one.catch_up(&BTreeSet::new(), &mut |_| Ok(()), events)?;
         for skipped in copied.skipped.iter().filter(|s| s.why == Why::Expired) {
             events(Event::Detail(format!("not copied: {}: {}", skipped.place, skipped.text)));
         }
@@ -132,7 +131,25 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     Ok(Done { store: place.store.name(), to: to.name(), dry_run: args.dry_run, series })
 }
 
-/// Opens the store that is brought up to date, with a limit on what is uploaded, in bytes a second.
+fn one(
+    world: &World,
+    args: &Args,
+    place: &Whereabouts,
+    to: &Store,
+    name: &str,
+    events: &mut Events<'_>,
+) -> Result<Copied> {
+    let (key, trusted) = match place.key.clone().filter(|_| place.series.as_deref() == Some(name)) {
+        Some(key) => (key, true),
+        None => (follow(&place.store, name, store_key(&place.store, name, events)?)?.signers, false),
+    };
+    let way = Way { world, from: &place.store, to, listable: true };
+    let tiers = tiers(place, name);
+    let series = Series { way, name, key: &key, trusted, tiers: &tiers, dry_run: args.dry_run };
+    series.catch_up(&BTreeSet::new(), &mut |_| Ok(()), events)
+}
+
+/// Opens the store that is brought up to date; a bucket takes `limit` bytes a second at most.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is the one that is copied from, [`Kind::NotThere`] when it is a directory that is not there.

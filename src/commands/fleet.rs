@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::host::store::Store;
 use crate::model::chain::Link;
 use crate::model::commit::{COMMIT_BYTES_MAX, Commit};
-use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, is_name};
+use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, is_name, is_object_name};
 
 /// How many series are asked for at a time: most of it is waiting for answers.
 const THREADS: usize = 8;
@@ -62,8 +62,14 @@ fn row(store: &Store, series: &str, above: &BTreeSet<String>, now: i64) -> Resul
     let mut named: Named = BTreeMap::new();
     for above in above.iter().filter(|a| !matches!(a.as_str(), "keys" | "drills")) {
         for listed in store.list(&format!("{above}/{series}"))? {
-            if let Some((place, name)) = Place::parse(&listed.key) {
-                let entry = named.entry(place.directory()).or_insert((place, false, 0));
+            // Most objects are of an archive that is known by now: its name need not be parsed again.
+            let split = listed.key.rsplit_once('/').filter(|(_, name)| is_object_name(name));
+            let Some((directory, name)) = split else { continue };
+            if !named.contains_key(directory) {
+                let Some((place, _)) = Place::parse(&listed.key) else { continue };
+                named.insert(directory.to_owned(), (place, false, 0));
+            }
+            if let Some(entry) = named.get_mut(directory) {
                 entry.1 |= name == COMMIT;
                 entry.2 += listed.size;
             }

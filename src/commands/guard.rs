@@ -19,7 +19,7 @@ use crate::host::catalog::{Catalog, Known};
 use crate::host::database;
 use crate::host::scan::Scan;
 use crate::host::source;
-use crate::model::calendar::midnight;
+use crate::model::calendar::{DAY_SECONDS, midnight};
 use crate::model::counts::AgentCounts;
 use crate::model::database::is_database;
 use crate::model::entry::Kind;
@@ -93,11 +93,12 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// Looks through the catalog.
+    /// Looks through the catalog. A store that ends lives by itself has nothing any more whose life ended before `alive_at`,
+    /// in Unix seconds.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(catalog: &Catalog) -> Result<Doubts> {
+    pub fn of(catalog: &Catalog, alive_at: Option<i64>) -> Result<Doubts> {
         let known = catalog.snapshots()?;
         let fact = catalog.fact(ACCEPTED)?.unwrap_or_default();
         let told: HashSet<&str> = fact.split_whitespace().collect();
@@ -108,7 +109,12 @@ impl Doubts {
         // The snapshots since the last one that is good, which all carry the mark.
         let trail = known.iter().rev().take_while(|k| k.doubts > 0 && !is_accepted(k));
         let trail: Vec<&Known> = trail.collect();
-        let good = known.iter().rev().find(|k| k.past.whole && (k.doubts == 0 || is_accepted(k)));
+        let ends = |k: &Known| {
+            let life = i64::try_from(k.past.life).unwrap_or(i64::MAX).saturating_mul(DAY_SECONDS);
+            k.past.id.unix_seconds().saturating_add(life)
+        };
+        let lives = |k: &Known| k.past.whole && alive_at.is_none_or(|at| ends(k) > at);
+        let good = known.iter().rev().find(|k| lives(k) && (k.doubts == 0 || is_accepted(k)));
         let good = good.map(|k| k.past.id.clone());
         let kept = catalog.fact(ALARM)?.and_then(|text| serde_json::from_str::<Noted>(&text).ok());
         let first = trail.last().map(|k| k.past.id.unix_seconds());
@@ -167,11 +173,15 @@ impl Guard {
     /// # Errors
     /// When it cannot be read.
     pub fn begin(run: &Run<'_>, lineage: &Lineage) -> Result<Guard> {
-        let doubts = Doubts::of(run.catalog)?;
+        // In a run without a doubt, the rows of weeks need not be read for one.
+        let doubts = match run.catalog.has_doubts()? || run.catalog.fact(ALARM)?.is_some_and(|text| !text.is_empty()) {
+            true => Doubts::of(run.catalog, alive_at(run))?,
+            false => Doubts { doubted: Vec::new(), accepted: Vec::new(), open: None, good: None },
+        };
         let known = run.catalog.fact(NUMBERS)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        let lost = || lineage.good.as_ref().map(|(id, _)| id.clone());
+        let lost = lineage.good.as_ref().map(|(id, _)| id.clone());
         Ok(Guard {
-            good: doubts.good.clone().or_else(lost),
+            good: doubts.good.clone().or(lost),
             doubts,
             found: Vec::new(),
             agents: Vec::new(),
@@ -214,6 +224,9 @@ impl Guard {
         let seen = Seen { unknown, counted: self.counted(run), ..look.seen()? };
         self.found = guard::judge(&seen, &run.config.guard).into_iter().map(|s| s.sentence).collect();
         self.found.truncate(FINDINGS_MAX);
+        if !self.found.is_empty() && self.good.is_none() {
+            self.good = Doubts::of(run.catalog, alive_at(run))?.good;
+        }
         Ok(())
     }
 
@@ -304,6 +317,11 @@ fn unknown(lineage: &Lineage, scan: &Scan) -> Option<Unknown> {
         return None;
     }
     Some(Unknown { stored: *stored, bytes: nodes().filter(|n| n.kind == Kind::File).map(|n| n.size).sum() })
+}
+
+/// A directory keeps the last good snapshot whatever its life; a bucket does not.
+fn alive_at(run: &Run<'_>) -> Option<i64> {
+    run.store.local().is_none().then(|| run.world.now())
 }
 
 fn shown(run: &Run<'_>, path: &[u8]) -> String {

@@ -127,11 +127,13 @@ impl Pass {
     }
 
     fn digest(&mut self, path: Vec<u8>, entry: Entry, xattrs: Vec<XattrDigest>) {
-        match self.linked.get(&entry.target).filter(|_| entry.kind == Kind::Hardlink) {
+        let file = if entry.kind == Kind::Hardlink { self.linked.get(&entry.target) } else { None };
+        match file {
             Some((file, xattrs)) => self.digest.add(&path, &entry, file, xattrs),
             None => self.digest.add(&path, &entry, &entry, &xattrs),
         }
-        if self.targets.contains(&path) {
+        // Most trees have no hard link, and hashing each path for that takes longer than the digest.
+        if !self.targets.is_empty() && self.targets.contains(&path) {
             self.linked.insert(path, (entry, xattrs));
         }
     }

@@ -29,6 +29,9 @@ const GAUGES: &[Gauge] = &[
     ("lifeboat_suspicious", "Whether the newest snapshot is marked as suspicious.", |r| {
         Some(f64::from(u8::from(r.snapshot.as_ref().is_some_and(|n| n.suspicious))))
     }),
+    ("lifeboat_leaking_places", "Places of the state with a value of a secret, since the last full.", |r| {
+        r.leaks.map(|n| n as f64)
+    }),
     ("lifeboat_damage", "Signs that somebody tampered with the store.", |r| Some(r.damage.len() as f64)),
     ("lifeboat_too_old", "Whether the newest snapshot or drill is older than configured.", |r| {
         Some(f64::from(u8::from(!r.late.is_empty())))

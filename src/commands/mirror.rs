@@ -115,6 +115,8 @@ pub struct Mirrors<'a> {
     pub seq: Option<u64>,
     /// When the run began, in Unix seconds.
     pub started: i64,
+    /// Bytes a second that leave for a bucket, at most.
+    pub limit: Option<u64>,
 }
 
 impl Mirrors<'_> {
@@ -183,7 +185,7 @@ impl Mirrors<'_> {
     /// Copies to one mirror, and gives how many archives were removed there.
     fn one(&self, memory: &mut Memory, copied: &mut Copied, events: &mut Events<'_>) -> Result<u64> {
         let Mirrors { world, config, key, .. } = self;
-        let to = copy::open(world, &memory.store, self.store, self.config.upload.limit)?;
+        let to = copy::open(world, &memory.store, self.store, self.limit)?;
         let listable = match to.list_directories("keys") {
             Ok(_) => true,
             Err(e) if Store::is_refusal(&e) => false,

@@ -1,6 +1,7 @@
 //! An archive that was chosen and opened: its commit, its manifest, and what they must agree on.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::listing::Listing;
 use super::members::database_paths;
@@ -55,7 +56,7 @@ pub struct Opened {
     /// What opens its volumes.
     pub identities: Identities,
     /// Whether [`Opened::check_digest`] has passed already.
-    proved: bool,
+    proved: AtomicBool,
 }
 
 impl Opened {
@@ -75,7 +76,11 @@ impl Opened {
     /// # Errors
     /// [`Kind::Damaged`](crate::Kind::Damaged).
     pub fn check_digest(&self) -> Result<()> {
-        if self.proved { Ok(()) } else { check_digest(&self.tree, &self.members[0]) }
+        if !self.proved.load(Ordering::Relaxed) {
+            check_digest(&self.tree, &self.members[0])?;
+            self.proved.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Reads a whole volume of a member, and shows each of its frames.
@@ -245,7 +250,7 @@ pub fn open(
         look_back(store, found, allow_unsigned, &mut members, &mut merged, &identities)?;
     }
     let Merged { tree, holders, missing, .. } = merged;
-    Ok(Opened { members, tree, holders, missing, identities, proved })
+    Ok(Opened { members, tree, holders, missing, identities, proved: AtomicBool::new(proved) })
 }
 
 /// How many archives before the full are looked through for what could not be read: a path that nobody could ever read
@@ -447,7 +452,6 @@ pub fn keep_further_names(opened: &mut Opened, hidden: &[bool]) -> Result<()> {
         return Ok(());
     }
     opened.check_digest()?;
-    opened.proved = true;
     let (state, holders) = (&mut opened.tree, &mut opened.holders);
     let children = Children::of(state);
     let mut heirs: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();

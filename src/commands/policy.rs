@@ -120,6 +120,8 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
         ("state".to_owned(), (recipients(&config.state.recipients), "who can open the state archive".to_owned())),
         ("secrets".to_owned(), (recipients(&config.secrets.recipients), "who can open the secrets bundle".to_owned())),
     ]);
+    let guard = tag(&format!("{:?}", config.guard));
+    out.insert("guard".to_owned(), (guard, "what makes a snapshot suspicious".to_owned()));
     for (number, source) in config.sources.iter().enumerate() {
         let Source { origin, include, exclude, secret, state, sweep: _ } = source;
         let what = format!("what source number {} leaves out or calls a secret", number + 1);
@@ -127,4 +129,36 @@ fn parts(config: &Config, tag: &dyn Fn(&str) -> String) -> BTreeMap<String, (Str
         out.insert(tag(&format!("{origin:?}")), (rules, what));
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "name = \"vm1\"\nstore = \"/backup\"\n[state]\nrecipients = [\"age1aaa\"]\n[secrets]\n\
+                          recipients = [\"age1bbb\"]\n[[source]]\npath = \"~/a\"\n[[source]]\npath = \"~/b\"\n";
+
+    #[test]
+    fn a_new_signing_key_accepts_what_was_accepted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let (old, new) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let config = Config::parse(CONFIG).unwrap();
+        let changes = |config: &Config, key: &SigningKey| check(config, key, &catalog, false, &mut |_| {}).unwrap();
+        assert!(changes(&config, &old).is_empty());
+        // Twice, as after a crash in between.
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        hand_over(&config, &old, &new, &catalog).unwrap();
+        assert!(changes(&config, &new).is_empty());
+
+        // What changed before the hand-over, or while it was interrupted, is told after it.
+        let other = CONFIG.replace("age1bbb", "age1eve").replace("path = \"~/b\"", "path = \"~/b\"\nexclude = [\"x\"]");
+        let other = Config::parse(&other.replace("[[source]]\npath = \"~/a\"\n", "")).unwrap();
+        check(&config, &old, &catalog, true, &mut |_| {}).unwrap();
+        assert_eq!(changes(&other, &old).len(), 3);
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        hand_over(&other, &old, &new, &catalog).unwrap();
+        assert_eq!(changes(&other, &new).len(), 3);
+    }
 }

@@ -385,9 +385,9 @@ fn surplus(
     let paths = surplus.paths();
     let mut text = String::new();
     named(&mut text, "removes", &paths);
-    text.lines().for_each(|line| events(Event::Note(line.to_owned())));
     let what = if paths.len() == 1 { "this one entry".to_owned() } else { format!("these {} entries", paths.len()) };
-    match prompt::confirm(&format!("Restore, and remove {what} that the snapshot does not have?"))? {
+    // In one with the question, so that nobody answers what `-q` kept from them.
+    match prompt::confirm(&format!("{text}Restore, and remove {what} that the snapshot does not have?"))? {
         Some(true) => Ok(surplus),
         Some(false) => Err(Error::failed("the answer was no; nothing was changed")),
         None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")

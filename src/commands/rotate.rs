@@ -136,7 +136,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Rotate
     if !rotated.is_empty() {
         write_config(&file, &config)?;
     }
-    hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+    hand_over::settle(world, &config, &file, &store, &catalog, events).inspect_err(|_| {
+        let kit = printable_path(&args.kit);
+        events(Event::Warning(format!("{kit} holds the new keys, and is the recovery kit to keep from now on")));
+    })?;
     drop((catalog, lock));
     if rotated.contains(&Which::State) {
         notes.push("The next backup of the state is a full one, for the new key.".to_owned());

@@ -184,9 +184,10 @@ fn check(
     let signers = signers.ok_or_else(|| Error::damaged("there is no key to check its signature with"))?;
     let signature = signature.ok_or_else(|| Error::damaged("it is not signed"))?;
     let signature = std::str::from_utf8(signature).map_err(|_| Error::damaged("its signature is malformed"))?;
+    // The comment is that of the place: a commit that was moved fails here even before its text is read.
+    let key = signers.signer_of(bytes, signature, &Commit::trusted_comment(&place.series, &place.id))?;
     let commit = commit.map_err(clone_error)?;
-    // The comment is that of the place: a commit that was moved fails here. The number says whose turn it was to sign.
-    signers.verify(commit.seq, bytes, signature, &Commit::trusted_comment(&place.series, &place.id))?;
+    signers.check_turn(key, commit.seq)?;
     commit.check_place(place)
 }
 

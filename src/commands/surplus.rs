@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bring_back::Goal;
+use super::members::KIT_MARK;
 use super::opened::Opened;
 use super::session::{Configured, configuration};
 use super::sources::{Resolved, resolve_at};
@@ -97,20 +98,28 @@ pub fn find(
         found.classify_together(&goal.layout);
     }
     let reached = reached(&resolved.sources, goal.target);
-    let chosen = choose(&found, archives, goal, &resolved.sources, &reached, &keep.paused);
+    let mut chosen = choose(&found, archives, goal, &resolved.sources, &reached, &keep.paused);
     let mut extras = Vec::new();
-    for index in found.tree.indices().rev().filter(|i| chosen[*i as usize]) {
+    for index in found.tree.indices().rev() {
+        if !chosen[index as usize] {
+            continue;
+        }
         let (source, path) = (found.source_of(index), found.tree.path(index));
         let root = &resolved.sources[source].root;
-        match see(root.base().as_fd(), &root.below(&path)) {
-            Ok(seen) => {
+        let why = match see(root.base().as_fd(), &root.below(&path)) {
+            Ok((_, head)) if head.starts_with(KIT_MARK) => "it is a recovery kit, which no backup holds".to_owned(),
+            Ok((seen, _)) => {
                 refuse_held(&seen, &root.disk_path(&path))?;
                 extras.push(Extra { source, path, seen });
+                continue;
             }
-            Err(e) => {
-                let (disk, e) = (printable_path(&root.disk_path(&path)), std::io::Error::from(e));
-                events(Event::Detail(format!("{disk} stays: it cannot be looked at: {e}")));
-            }
+            Err(e) => format!("it cannot be looked at: {}", std::io::Error::from(e)),
+        };
+        events(Event::Detail(format!("{} stays: {why}", printable_path(&root.disk_path(&path)))));
+        // And so does what it is in, which comes after it.
+        let mut above = found.tree.node(index).parent;
+        while above != NONE && std::mem::take(&mut chosen[above as usize]) {
+            above = found.tree.node(above).parent;
         }
     }
     Ok(Surplus { sources: resolved.sources, extras })

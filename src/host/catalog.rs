@@ -233,6 +233,15 @@ impl Catalog {
         rows.and_then(Iterator::collect).map_err(failed)
     }
 
+    /// Whether there is a state snapshot that nobody accepted.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn has_doubts(&self) -> Result<bool> {
+        let sql = "select exists(select 1 from snapshot where archive = 'state' and suspicious > 0)";
+        self.0.query_row(sql, [], |r| r.get(0)).map_err(failed)
+    }
+
     /// Notes that a state snapshot is not to be leant on any more.
     ///
     /// # Errors

@@ -63,38 +63,61 @@ pub enum LinksAbove {
     Refused,
 }
 
+/// Fates of entries, or the path that could not be looked at.
+type Compared = Result<Vec<Fate>, (Vec<u8>, Errno)>;
+
+/// How many entries one thread takes at least: fewer are looked at before another one has started.
+const PART_MIN: usize = 2048;
+/// More threads than this only wait for each other: the kernel's own locks are what takes time.
+const THREADS_MAX: usize = 2;
+
 /// Compares every entry of `tree` with what `layout` has in its place.
 ///
 /// # Errors
 /// When the target cannot be looked at; the path comes with it.
-pub fn compare(tree: &Tree, layout: &Layout, look: &Look<'_>) -> Result<Vec<Fate>, (Vec<u8>, Errno)> {
-    let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
-    let target = Target { root, layout, asked: look, ids: RefCell::default() };
-    let above = look.wanted.map(|wanted| above(tree, wanted));
+pub fn compare(tree: &Tree, layout: &Layout, look: &Look<'_>) -> Compared {
+    let needed: Option<Vec<bool>> = look.wanted.map(|wanted| {
+        let above = above(tree, wanted);
+        wanted.iter().zip(above).map(|(wanted, above)| *wanted || above).collect()
+    });
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+    let part = tree.len().div_ceil(threads).max(PART_MIN);
+    let starts: Vec<usize> = (0..tree.len()).step_by(part).collect();
+    let compare = |start: usize| {
+        let range = start..(start + part).min(tree.len());
+        let root = at::open_root(Path::new("/")).map_err(|e| (b"/".to_vec(), e))?;
+        Target { root, layout, asked: look, ids: RefCell::default() }.part(tree, range, needed.as_deref())
+    };
+    let parts: Vec<Compared> = std::thread::scope(|scope| {
+        let others: Vec<_> = starts.iter().skip(1).map(|start| scope.spawn(|| compare(*start))).collect();
+        let first = starts.first().map(|start| compare(*start));
+        let others = others.into_iter().map(|o| o.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        first.into_iter().chain(others).collect()
+    });
     let mut out: Vec<Fate> = Vec::with_capacity(tree.len());
+    for fates in parts {
+        out.extend(fates?);
+    }
+    // A part does not know of directories in another one.
     for index in tree.indices() {
-        let node = tree.node(index);
-        let wanted = look.wanted.is_none_or(|wanted| wanted[index as usize]);
-        let needed = wanted || above.as_ref().is_some_and(|above| above[index as usize]);
-        let fate = if !needed {
-            Fate::Unwanted
-        } else if node.kind == Kind::Missing {
-            Fate::Missing
-        } else if node.parent != NONE && matches!(out[node.parent as usize], Fate::New | Fate::Differs) {
-            // Nothing can be in a directory that is not there; a link to one in its place will be replaced.
-            Fate::New
-        } else {
-            let path = tree.path(index);
-            match target.look(tree, index, &path).map_err(|e| (path, e))? {
-                // A directory on the way is made where it is not there, and else is none of ours.
-                Fate::Same if !wanted => Fate::Unwanted,
-                fate => fate,
-            }
-        };
-        out.push(fate);
+        let (at, node) = (index as usize, tree.node(index));
+        if needed.as_ref().is_none_or(|needed| needed[at])
+            && node.kind != Kind::Missing
+            && in_nothing(tree, index, &out, 0)
+        {
+            out[at] = Fate::New;
+        }
     }
     follow_files(tree, &mut out);
     Ok(out)
+}
+
+/// Whether an entry's directory is not there or will be replaced, as far as the fates of the entries from `first` on tell:
+/// nothing can be in one that is not there, and a link to one in its place will be replaced.
+fn in_nothing(tree: &Tree, index: Index, fates: &[Fate], first: usize) -> bool {
+    let parent = tree.node(index).parent;
+    let fate = (parent != NONE).then(|| (parent as usize).checked_sub(first).map(|at| fates[at])).flatten();
+    matches!(fate, Some(Fate::New | Fate::Differs))
 }
 
 /// Compares one entry with what `layout` has at another `path` than its own.
@@ -158,6 +181,29 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// The fates of some of the entries.
+    fn part(&self, tree: &Tree, range: std::ops::Range<usize>, needed: Option<&[bool]>) -> Compared {
+        let (first, mut out) = (range.start, Vec::with_capacity(range.len()));
+        for (at, index) in tree.indices().enumerate().skip(first).take(range.len()) {
+            let fate = if needed.is_some_and(|needed| !needed[at]) {
+                Fate::Unwanted
+            } else if tree.node(index).kind == Kind::Missing {
+                Fate::Missing
+            } else if in_nothing(tree, index, &out, first) {
+                Fate::New
+            } else {
+                let path = tree.path(index);
+                match self.look(tree, index, &path).map_err(|e| (path, e))? {
+                    // A directory on the way is made where it is not there, and else is none of ours.
+                    Fate::Same | Fate::Settled if self.asked.wanted.is_some_and(|wanted| !wanted[at]) => Fate::Unwanted,
+                    fate => fate,
+                }
+            };
+            out.push(fate);
+        }
+        Ok(out)
+    }
+
     fn stat(&self, archive_path: &[u8]) -> Result<Option<Stat>, Errno> {
         let disk = self.layout.to_disk(archive_path);
         let below = disk.strip_prefix(b"/").unwrap_or(&disk);
@@ -194,6 +240,9 @@ impl Target<'_> {
             return Ok(if self.settled(tree, index, &stat) { Fate::Settled } else { Fate::Same });
         }
         let same = match tree.node(index).kind {
+            Kind::Dir if there.is_dir() && !self.asked.verify && mtime(&stat) == tree.mtime(index) => {
+                return Ok(if self.settled(tree, index, &stat) { Fate::Settled } else { Fate::Same });
+            }
             Kind::Dir => there.is_dir(),
             Kind::Symlink => there.is_symlink() && self.link(path)? == tree.target(index),
             Kind::File => there.is_file() && self.same_content(tree, index, path, &stat)?,

@@ -41,17 +41,19 @@ pub struct Ids {
 impl Ids {
     /// The user and group that `owner` means on this machine.
     pub fn of(&mut self, owner: &Owner) -> (u32, u32) {
-        let user = owner.user.as_ref().and_then(|name| {
-            *self
-                .users
-                .entry(name.clone())
-                .or_insert_with(|| nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()))
+        let number =
+            |known: &mut HashMap<String, Option<u32>>, name: &Option<String>, find: fn(&str) -> Option<u32>| {
+                let name = name.as_ref()?;
+                if let Some(number) = known.get(name) {
+                    return *number;
+                }
+                *known.entry(name.clone()).or_insert_with(|| find(name))
+            };
+        let user = number(&mut self.users, &owner.user, |name| {
+            nix::unistd::User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
         });
-        let group = owner.group.as_ref().and_then(|name| {
-            *self
-                .groups
-                .entry(name.clone())
-                .or_insert_with(|| nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()))
+        let group = number(&mut self.groups, &owner.group, |name| {
+            nix::unistd::Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
         });
         (user.unwrap_or(owner.uid), group.unwrap_or(owner.gid))
     }

@@ -17,6 +17,7 @@ pub mod private_file;
 pub mod prompt;
 pub mod remove;
 pub mod replace;
+pub mod sandbox;
 pub mod scan;
 pub mod scratch;
 pub mod source;

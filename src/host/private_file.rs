@@ -79,7 +79,10 @@ pub fn write_private_file_at_once(path: &Path, text: &SecretString) -> Result<()
     let mut file = tempfile::Builder::new().prefix(".lifeboat-").tempfile_in(parent).at("write in", parent)?;
     file.write_all(text.expose_secret().as_bytes()).and_then(|()| file.as_file().sync_all()).at("write", path)?;
     file.persist_noclobber(path).map_err(|e| e.error).at("write", path)?;
-    sync(parent)
+    sync(parent).inspect_err(|_| {
+        // What may not last is taken back, so that nobody goes on with it who was told that there is nothing.
+        std::fs::remove_file(path).ok();
+    })
 }
 
 /// Puts one private file in the place of another, durably.

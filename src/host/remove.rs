@@ -35,20 +35,24 @@ pub enum Outcome {
     NotEmpty,
 }
 
-/// Looks at the entry at `path` below `base`.
+/// How many bytes of a file tell what it is.
+const HEAD_BYTES: usize = 64;
+
+/// Looks at the entry at `path` below `base`: what it is, and how its content begins, if it is a file.
 ///
 /// # Errors
 /// Those of the system, also for a file that cannot be read: nobody could have backed that up.
-pub fn see(base: BorrowedFd<'_>, path: &[u8]) -> Result<Seen, Errno> {
+pub fn see(base: BorrowedFd<'_>, path: &[u8]) -> Result<(Seen, Vec<u8>), Errno> {
     let stat = at::with(base, path, |fd, path| statat(fd, path, AtFlags::SYMLINK_NOFOLLOW))?;
-    let mut seen = seen(&stat);
+    let (mut seen, mut head) = (seen(&stat), Vec::new());
     if seen.kind.is_file() {
         let file = at::open_file(base, path)?;
-        let mut first = [0; 16];
-        let read = rustix::io::pread(&file, &mut first, 0)?;
-        seen.database = database::is_database(&first[..read]);
+        head.resize(HEAD_BYTES, 0);
+        let read = rustix::io::pread(&file, &mut head[..], 0)?;
+        head.truncate(read);
+        seen.database = database::is_database(&head);
     }
-    Ok(seen)
+    Ok((seen, head))
 }
 
 fn seen(stat: &rustix::fs::Stat) -> Seen {
@@ -126,7 +130,7 @@ mod tests {
         fs::create_dir(path("dir")).unwrap();
         fs::write(path("dir/file"), "one").unwrap();
         fs::write(path("dir/other"), "two").unwrap();
-        let see = |name: &str| see(base.as_fd(), name.as_bytes()).unwrap();
+        let see = |name: &str| see(base.as_fd(), name.as_bytes()).unwrap().0;
         let remove = |name: &str, seen: &Seen| remove(base.as_fd(), name.as_bytes(), seen).unwrap();
         let (dir, file, other) = (see("dir"), see("dir/file"), see("dir/other"));
         assert_eq!(remove("dir", &dir), Outcome::NotEmpty);
@@ -150,7 +154,7 @@ mod tests {
             fs::write(top.path().join(name), content).unwrap();
         }
         for name in [b"a", b"b"] {
-            let seen = see(base.as_fd(), name).unwrap();
+            let (seen, _) = see(base.as_fd(), name).unwrap();
             assert_eq!(remove(base.as_fd(), name, &seen).unwrap(), Outcome::Removed);
         }
         assert!(!top.path().join("a-wal").exists() && top.path().join("b-wal").exists());

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::world::{Lock, private_dir};
 use crate::error::{At as _, Error, Kind, Result};
@@ -70,23 +71,45 @@ impl Drop for Scratch {
     }
 }
 
+/// How many threads remove files: a disk takes its time for each, and has room for several at once.
+const REMOVERS: usize = 8;
+
 /// Removes a directory and everything in it, also where a directory of it has no right to write. Follows no link.
 fn remove_tree(path: &Path) -> Result<()> {
     let failed = "remove what a drill restored in";
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
-    let mut pending = vec![path.to_owned()];
-    while let Some(dir) = pending.pop() {
+    let (mut dirs, mut next) = (vec![path.to_owned()], 0);
+    while let Some(dir) = dirs.get(next).cloned() {
+        next += 1;
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).at(failed, &dir)?;
         for entry in std::fs::read_dir(&dir).at(failed, &dir)? {
             let entry = entry.at(failed, &dir)?;
             if entry.file_type().at(failed, &dir)?.is_dir() {
-                pending.push(entry.path());
+                dirs.push(entry.path());
             }
         }
     }
-    std::fs::remove_dir_all(path).at(failed, path)
+    let taken = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(dir) = dirs.get(taken.fetch_add(1, Ordering::Relaxed)) {
+            for entry in std::fs::read_dir(dir).at(failed, dir)? {
+                let entry = entry.at(failed, dir)?;
+                if !entry.file_type().at(failed, dir)?.is_dir() {
+                    std::fs::remove_file(entry.path()).at(failed, dir)?;
+                }
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..REMOVERS.min(dirs.len())).map(|_| scope.spawn(work)).collect();
+        let stopped = || Error::failed("a thread that removed what a drill restored stopped");
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(stopped())))
+    })?;
+    // Each directory was found after the one that it is in.
+    dirs.iter().rev().try_for_each(|dir| std::fs::remove_dir(dir).at(failed, dir))
 }
 
 #[cfg(test)]

@@ -57,6 +57,14 @@ impl World {
         Ok(World { env, home, host_name, fixed_now: None, stop, terminal, wrap_store: None })
     }
 
+    /// The program that runs now.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn own_program() -> Result<PathBuf> {
+        std::env::current_exe().map_err(|e| Error::failed("cannot find this program's own file").because(e))
+    }
+
     /// An environment variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())

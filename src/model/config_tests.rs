@@ -172,7 +172,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "[secrets]",
         "[storage_class]\ndaily = \"a KEY-1QQ\"\n[secrets]",
-        "configuration line 9: the storage class",
+        "configuration line 8: the storage class",
         "NEARLINE",
     ),
     (

@@ -52,6 +52,11 @@ pub fn is_volume_name(name: &str) -> bool {
     name.strip_suffix(".tar.zst.age").is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Whether an object of an archive may be called so.
+pub fn is_object_name(name: &str) -> bool {
+    is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE)
+}
+
 /// The key of verification key number `n` of a series, from 1 on. Its signature has `.minisig` behind that.
 pub fn public_key(series: &str, n: u32) -> String {
     format!("keys/{series}/{n:06}.pub")
@@ -78,6 +83,9 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| ok(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// How an id shows the clock.
+const CLOCK: &str = "%Y%m%dT%H%M%SZ";
+
 /// The id of a snapshot: the writer's clock and eight random hex digits. It orders nothing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SnapshotId(String);
@@ -86,7 +94,7 @@ impl SnapshotId {
     /// The id of a snapshot made at `unix_seconds`, told from its neighbours by `random`.
     pub fn new(unix_seconds: i64, random: u32) -> Self {
         let time = jiff::Timestamp::from_second(unix_seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        SnapshotId(format!("{}-{random:08x}", time.strftime("%Y%m%dT%H%M%SZ")))
+        SnapshotId(format!("{}-{random:08x}", time.strftime(CLOCK)))
     }
 
     /// Parses `20261121T201500Z-3f9c02de`.
@@ -101,7 +109,9 @@ impl SnapshotId {
             && &b[15..17] == b"Z-"
             && b[17..].iter().all(hex);
         let id = shape.then(|| SnapshotId(text.to_owned()))?;
-        id.time().map(|_| id)
+        // A leap second would be taken for the one before: there is one id for a second.
+        let same = id.time()?.strftime(CLOCK).to_string() == text[..16];
+        same.then_some(id)
     }
 
     /// The clock of the writer when the snapshot was begun.
@@ -110,7 +120,7 @@ impl SnapshotId {
     }
 
     fn time(&self) -> Option<jiff::Timestamp> {
-        let stamp = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", &self.0[..16]).ok()?;
+        let stamp = jiff::civil::DateTime::strptime(CLOCK, &self.0[..16]).ok()?;
         stamp.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp())
     }
 
@@ -192,8 +202,7 @@ impl Place {
             _ => return None,
         };
         let pin = name == PIN && archive == Archive::State && tier == Some(PINNED);
-        let known = is_volume_name(name) || matches!(name, MANIFEST | COMMIT | SIGNATURE) || pin;
-        if !known || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
+        if !is_object_name(name) && !pin || !is_name(series) || tier.is_some_and(|t| !is_name(t)) {
             return None;
         }
         let (id, parent) = match dir.split_once(".on.") {
@@ -219,6 +228,7 @@ mod tests {
         for bad in [
             "20261121T201500Z-3F9C02DE",
             "20261321T201500Z-3f9c02de",
+            "20261121T201560Z-3f9c02de",
             "20261121T201500Z-3f9c02d",
             "",
             "é20261121T201500Z-3f9c02",

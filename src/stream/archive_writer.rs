@@ -30,9 +30,10 @@ use crate::model::entry::Entry;
 use crate::model::manifest::{Frame, VolumePlace};
 use crate::model::store_key::volume_name;
 
-/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well.
-pub const PIECE_BYTES: usize = 4 << 20;
-/// A volume closes once one more frame could bring it past this many bytes of plaintext: four frames that cannot be
+/// Bytes of tar per frame: small enough for cheap random access, large enough to compress well. A file among texts then
+/// costs less than a mebibyte to read.
+pub const PIECE_BYTES: usize = 3 << 20;
+/// A volume closes once one more frame could bring it past this many bytes of plaintext: five frames that cannot be
 /// compressed, and a little. What is on its way is in memory, and memory that held a large volume once stays that large.
 pub const VOLUME_BYTES_MAX: u64 = (16 << 20) + (512 << 10);
 /// Members up to this size, header included, are never cut.

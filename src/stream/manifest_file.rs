@@ -170,26 +170,26 @@ fn lines<'a>(name: &str, plain: impl Read + Send + 'a) -> Result<LineReader<Plai
 /// The lines of a manifest, out of zstd, out of age.
 type Plain<'a> = BufReader<zstd::stream::read::Decoder<'static, BufReader<Box<dyn Read + Send + 'a>>>>;
 
-impl LineReader<Plain<'_>> {
-    /// Gives all lines in batches, while `each` wants more, and reads to the end.
-    fn batches(mut self, each: &mut dyn FnMut(Batch) -> bool) -> Result<()> {
-        let mut batch = Batch::default();
+impl<R: BufRead> LineReader<R> {
+    /// Gives all lines in batches, while `each` wants more, and has `drain` read what is left behind the last.
+    fn batches(mut self, each: &mut dyn FnMut(Batch) -> bool, drain: impl FnOnce(R) -> Result<()>) -> Result<()> {
+        let mut batch = Batch::new();
         while self.next(LINE_BYTES_MAX)? {
             batch.bytes.extend_from_slice(&self.line);
             batch.ends.push(batch.bytes.len());
-            if batch.bytes.len() >= BATCH_BYTES && !each(std::mem::take(&mut batch)) {
+            if batch.bytes.len() >= BATCH_BYTES && !each(std::mem::replace(&mut batch, Batch::new())) {
                 return Ok(());
             }
         }
-        if each(batch) { self.drain() } else { Ok(()) }
+        if each(batch) { drain(self.input) } else { Ok(()) }
     }
+}
 
-    /// Reads to age's last chunk, which proves that nothing was cut off.
-    fn drain(self) -> Result<()> {
-        let mut plain = self.input.into_inner().finish();
-        std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(&self.name, e))?;
-        Ok(())
-    }
+/// Reads to age's last chunk, which proves that nothing was cut off.
+fn drain(name: &str, input: Plain<'_>) -> Result<()> {
+    let mut plain = input.into_inner().finish();
+    std::io::copy(&mut plain, &mut std::io::sink()).map_err(|e| truncated(name, e))?;
+    Ok(())
 }
 
 /// Reads only the header of the object `sealed`.
@@ -214,14 +214,15 @@ pub fn read(name: &str, sealed: &[u8], identities: &Identities, archive: Archive
         let (out, parsed) = sync_channel::<Result<Vec<(Vec<u8>, Entry)>>>(BATCHES);
         // Whoever finds that nobody listens any more has nothing to tell: the error is known there.
         scope.spawn(move || {
-            if let Err(e) = lines.batches(&mut |batch| raw_out.send(Ok(batch)).is_ok()) {
+            let name = lines.name.clone();
+            let end = |input| drain(&name, input);
+            if let Err(e) = lines.batches(&mut |batch| raw_out.send(Ok(batch)).is_ok(), end) {
                 raw_out.send(Err(e)).unwrap_or(());
             }
         });
         scope.spawn(move || {
             for batch in raw_in {
-                let entries = batch.and_then(|batch| batch.lines().map(parse_entry).collect());
-                if out.send(entries).is_err() {
+                if out.send(batch.and_then(|batch| batch.entries())).is_err() {
                     break;
                 }
             }
@@ -241,78 +242,113 @@ const BATCHES: usize = 4;
 const BATCH_BYTES: usize = 128 << 10;
 
 /// Some lines of a manifest, one behind the other.
-#[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Batch {
+    /// Room for what a batch has, so that it does not move as it grows.
+    fn new() -> Batch {
+        Batch { bytes: Vec::with_capacity(BATCH_BYTES + (4 << 10)), ends: Vec::with_capacity(1 << 10) }
+    }
+
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
     }
+
+    /// All entries. There is room for them from the start, since they are large to move.
+    fn entries(&self) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let mut out = Vec::with_capacity(self.ends.len());
+        for line in self.lines() {
+            out.push(parse_entry(line)?);
+        }
+        Ok(out)
+    }
 }
 
 /// Reads the object `sealed` entry by entry: a chain's manifests are merged without holding any of them whole. Whoever
-/// reaches the end knows that all was as the header says.
+/// reaches the end knows that all was as the header says. A large one is read and parsed in a thread of its own, which ends
+/// with the iterator.
 ///
 /// # Errors
 /// As [`read`], but for hard links, which are of the tree.
-pub fn entries<'a>(
+pub fn entries(
     name: &str,
-    sealed: &'a [u8],
+    sealed: &Bytes,
     identities: &Identities,
     archive: Archive,
-) -> Result<(Header, Entries<'a>)> {
-    let (header, mut lines) = begin(name, sealed, identities, archive)?;
+) -> Result<(Header, Entries<'static>)> {
+    let (header, mut lines) = begin(name, std::io::Cursor::new(sealed.clone()), identities, archive)?;
     let checker = Checker::new(&header);
     let mut first = Vec::new();
     let read = Read::take(&mut lines.input, FIRST_BYTES).read_to_end(&mut first);
     let read = read.map_err(|e| truncated(name, e))? as u64;
     let name = name.to_owned();
     if read < FIRST_BYTES {
-        lines.drain()?;
-        let lines = LineReader { input: std::io::Cursor::new(first), line: Vec::new(), name };
-        return Ok((header, Box::new(checked(lines, checker, |_| Ok(())))));
+        drain(&name, lines.input)?;
+        let mut lines = LineReader { input: std::io::Cursor::new(first), line: Vec::new(), name };
+        let next = move || -> Result<Option<(Vec<u8>, Entry)>> {
+            if lines.next(LINE_BYTES_MAX)? { parse_entry(&lines.line).map(Some) } else { Ok(None) }
+        };
+        return Ok((header, Box::new(checked(next, checker))));
     }
-    let input = std::io::Cursor::new(first).chain(lines.input);
-    let lines = LineReader { input, line: Vec::new(), name: name.clone() };
-    let drain =
-        move |rest: std::io::Chain<_, _>| LineReader { input: rest.into_inner().1, line: Vec::new(), name }.drain();
-    Ok((header, Box::new(checked(lines, checker, drain))))
+    // A chain may have many of these.
+    let (out, parsed) = sync_channel::<Result<Vec<(Vec<u8>, Entry)>>>(1);
+    std::thread::spawn(move || {
+        let input = std::io::Cursor::new(first).chain(lines.input);
+        let end = |rest: std::io::Chain<_, _>| drain(&name, rest.into_inner().1);
+        let lines = LineReader { input, line: Vec::new(), name: name.clone() };
+        let mut each = |batch: Batch| out.send(batch.entries()).is_ok();
+        if let Err(e) = lines.batches(&mut each, end) {
+            // Where nobody listens any more nobody wants to know.
+            out.send(Err(e)).unwrap_or(());
+        }
+    });
+    let mut batch = Vec::new().into_iter();
+    let next = move || -> Result<Option<(Vec<u8>, Entry)>> {
+        loop {
+            if let Some(entry) = batch.next() {
+                return Ok(Some(entry));
+            }
+            match parsed.recv() {
+                Ok(more) => batch = more?.into_iter(),
+                // A thread that panicked leaves entries out, which the sums tell.
+                Err(_) => return Ok(None),
+            }
+        }
+    };
+    Ok((header, Box::new(checked(next, checker))))
 }
 
 /// How much of a manifest is read at once, in bytes. Most incrementals' are smaller, and what decompresses them need not
 /// be kept until all of a chain is read.
 const FIRST_BYTES: u64 = 256 << 10;
 
-/// The entries of `lines`, each checked; `drain` takes what is left behind the last.
-fn checked<R: BufRead>(
-    lines: LineReader<R>,
-    mut checker: Checker,
-    drain: impl FnOnce(R) -> Result<()>,
+/// The entries that `next` gives until there is none, each checked; behind an error nothing comes.
+fn checked(
+    next: impl FnMut() -> Result<Option<(Vec<u8>, Entry)>>,
+    checker: Checker,
 ) -> impl Iterator<Item = Result<(Vec<u8>, Entry)>> {
-    let mut reading = Some((lines, drain));
-    let mut next = move || -> Result<Option<(Vec<u8>, Entry)>> {
-        let Some((mut lines, drain)) = reading.take() else { return Ok(None) };
-        if !lines.next(LINE_BYTES_MAX)? {
-            drain(lines.input)?;
+    let mut reading = Some((next, checker));
+    let mut one = move || -> Result<Option<(Vec<u8>, Entry)>> {
+        let Some((mut next, mut checker)) = reading.take() else { return Ok(None) };
+        let Some((path, entry)) = next()? else {
             checker.finish()?;
             return Ok(None);
-        }
-        let (path, entry) = parse_entry(&lines.line)?;
+        };
         checker.entry(&path, &entry)?;
-        reading = Some((lines, drain));
+        reading = Some((next, checker));
         Ok(Some((path, entry)))
     };
-    std::iter::from_fn(move || next().transpose())
+    std::iter::from_fn(move || one().transpose())
 }
 
 /// Opens a manifest and reads its header.
 fn begin<'a>(
     name: &str,
-    sealed: &'a [u8],
+    sealed: impl BufRead + Send + 'a,
     identities: &Identities,
     archive: Archive,
 ) -> Result<(Header, LineReader<Plain<'a>>)> {

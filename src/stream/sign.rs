@@ -100,6 +100,11 @@ pub fn verify(key: &PublicKey, data: &[u8], signature: &str, trusted_comment: &s
     Ok(())
 }
 
+/// Whether a signature says that `key` made it, before anybody checked that.
+pub(super) fn is_by(key: &PublicKey, signature: &str) -> bool {
+    Parts::parse(signature).is_ok_and(|parts| parts.signature[2..10] == key.0[2..10])
+}
+
 /// The trusted comment of a signature, before anybody checked it.
 ///
 /// # Errors

@@ -108,42 +108,45 @@ impl Signers {
         self.clone().followed_by(PublicKey::from_text(public)?, from_seq)
     }
 
-    /// Checks the signature of what has a number: it must be by the key that signs that number.
-    ///
-    /// # Errors
-    /// As [`sign::verify`]; it says so where the signature is by another key of the series.
-    pub fn verify(&self, seq: u64, data: &[u8], signature: &str, trusted_comment: &str) -> Result<()> {
-        let refused = match sign::verify(self.key_of(seq), data, signature, trusted_comment) {
-            Ok(()) => return Ok(()),
-            Err(e) => e,
-        };
-        for (key, till) in &self.former {
-            if seq >= *till && sign::verify(key, data, signature, trusted_comment).is_ok() {
-                return Err(Error::damaged(format!(
-                    "it is number {seq} and signed with the key {}, which signs no number from {till} on: it was handed \
-                     over to another key, and somebody still uses it",
-                    key.key_id()
-                )));
-            }
-        }
-        Err(refused)
-    }
-
-    /// Checks the signature of what has a time and no number, such as a drill's receipt: by the current key, or by the
-    /// one that signed at that time, in Unix seconds, as numbers follow the clock.
+    /// Checks that one of the keys made a signature, whenever its turn is or was, and says which.
     ///
     /// # Errors
     /// As [`sign::verify`].
+    pub fn signer_of(&self, data: &[u8], signature: &str, trusted_comment: &str) -> Result<&PublicKey> {
+        let mut former = self.former.iter().map(|(key, _)| key);
+        let key = former.find(|key| sign::is_by(key, signature)).unwrap_or(&self.current);
+        sign::verify(key, data, signature, trusted_comment).map(|()| key)
+    }
+
+    /// Checks that number `seq` is one that `key` signs: it is what was signed that says so, hence after the signature.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`](crate::Kind::Damaged) if it is another key's.
+    pub fn check_turn(&self, key: &PublicKey, seq: u64) -> Result<()> {
+        if self.key_of(seq) == key {
+            return Ok(());
+        }
+        Err(Error::damaged(match self.former.iter().find(|(former, _)| former == key) {
+            Some((_, till)) if seq >= *till => format!(
+                "it is number {seq} and signed with the key {}, which signs no number from {till} on: it was handed over \
+                 to another key, and somebody still uses it",
+                key.key_id()
+            ),
+            _ => format!("it is number {seq} and signed with the key {}, whose turn came later", key.key_id()),
+        }))
+    }
+
+    /// Checks the signature of what has a time and no number, such as a drill's receipt: by the key that signed at that
+    /// time, in Unix seconds, as numbers follow the clock, or by one that came after it.
+    ///
+    /// # Errors
+    /// As [`sign::verify`], and if the key had been handed over by then.
     pub fn verify_at(&self, time: i64, data: &[u8], signature: &str, trusted_comment: &str) -> Result<()> {
-        let refused = match sign::verify(&self.current, data, signature, trusted_comment) {
-            Ok(()) => return Ok(()),
-            Err(e) => e,
-        };
+        let key = self.signer_of(data, signature, trusted_comment)?;
         let seq = u64::try_from(time).unwrap_or(0);
-        let mut then = self.former.iter().filter(|(_, till)| seq < *till);
-        match then.any(|(key, _)| sign::verify(key, data, signature, trusted_comment).is_ok()) {
-            true => Ok(()),
-            false => Err(refused),
+        match self.former.iter().find(|(former, till)| former == key && seq >= *till) {
+            None => Ok(()),
+            Some(_) => self.check_turn(key, seq),
         }
     }
 }
@@ -181,7 +184,8 @@ mod tests {
     }
 
     fn signed(signers: &Signers, key: &SigningKey, seq: u64) -> Result<()> {
-        signers.verify(seq, b"commit", &sign(key, b"commit", "of it").unwrap(), "of it")
+        let signature = sign(key, b"commit", "of it").unwrap();
+        signers.check_turn(signers.signer_of(b"commit", &signature, "of it")?, seq)
     }
 
     #[test]

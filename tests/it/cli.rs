@@ -142,7 +142,7 @@ fn what_errors_about_things_that_are_not_there_say() {
     );
     assert_eq!(
         fails(&Machine::new(), 10, &["list"]).lines().next(),
-        Some("error: there is no configuration here, and no store was named")
+        Some("error: no store was named, and neither a kit nor a configuration names one")
     );
     std::fs::remove_dir_all(machine.home("agent")).unwrap();
     assert_eq!(

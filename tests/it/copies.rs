@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat::Kind;
 use lifeboat::commands::catch_up::Why;
-use lifeboat::commands::{Report as _, copy, drill, verify};
+use lifeboat::commands::{Report as _, copy, drill, rotate, verify};
 use lifeboat::model::commit::Commit;
 use lifeboat::model::store_key::{COMMIT, Place};
 
@@ -165,7 +165,40 @@ fn all_series_of_a_store() {
     let done = copy::run(&machine.world, &copy::Args { all: true, ..args(&machine) }, &mut |_| {}).unwrap();
     assert_eq!(done.series.iter().map(|s| s.series.as_str()).collect::<Vec<_>>(), ["second", "testhost"]);
     assert_eq!(snapshot(&to(&machine)), snapshot(&machine.store()));
+    // A series that somebody made up is named, and keeps no other from being copied.
+    std::fs::create_dir(machine.store().join("keys/ghost")).unwrap();
+    std::fs::write(machine.store().join("keys/ghost/000001.pub"), "boo").unwrap();
+    std::fs::remove_dir_all(to(&machine)).unwrap();
+    std::fs::create_dir(to(&machine)).unwrap();
+    let done = copy::run(&machine.world, &copy::Args { all: true, ..args(&machine) }, &mut |_| {}).unwrap();
+    assert!(done.verdict() == Some(Kind::Damaged) && done.problems().len() == 1, "{:?}", done.problems());
+    assert!(done.problems()[0].contains("no key of the series ghost"), "{:?}", done.problems());
     assert_eq!(restored(&other, &to(&machine), "latest"), "other words");
+}
+
+#[test]
+fn a_series_whose_key_was_handed_over() {
+    let mut machine = with_backups(&[0, 900]);
+    run(&machine).unwrap();
+    let kit = machine.root().join("new.txt");
+    let asked = rotate::Args { signing: true, kit, identity: Some(machine.kit()), ..rotate::Args::default() };
+    rotate::run(&machine.world, &asked, &mut |_| {}).unwrap();
+    machine.world.fixed_now = Some(NOW + 1800);
+    machine.write("agent/notes.md", "signed anew");
+    machine.backup();
+    // Once more with the keys that the store names, and once by the first kit.
+    let again = machine.root().join("again");
+    std::fs::create_dir(&again).unwrap();
+    let all = copy::Args { all: true, to: again.to_str().unwrap().to_owned(), ..copy::Args::default() };
+    let old = copy::Args { identity: Some(machine.kit()), ..args(&machine) };
+    for (asked, there) in [(all, &again), (old, &to(&machine))] {
+        let done = copy::run(&machine.world, &asked, &mut |_| {}).unwrap();
+        assert_eq!(done.verdict(), None, "{:?}", done.problems());
+        assert!(there.join("keys/testhost/000002.pub.minisig").exists());
+        assert_eq!(snapshot(there), snapshot(&machine.store()));
+        assert!(verified(&machine, there).findings.is_empty());
+        assert_eq!(restored(&machine, there, "latest"), "signed anew");
+    }
 }
 
 #[test]
@@ -303,6 +336,23 @@ fn errors_say_what_is_wrong() {
     let error = refused(asked);
     assert!(error.to_string().contains("holds another series of the name testhost"), "{}", said(&error));
     assert_eq!(snapshot(&other.store()), before);
+    // A file that is too large to be a key keeps nothing else from being copied.
+    std::fs::write(machine.store().join("keys/testhost/000007.pub"), vec![b'x'; 5000]).unwrap();
+    let done = run(&machine).unwrap();
+    assert!(
+        done.problems().len() == 1 && done.problems()[0].contains("keys/testhost/000007.pub"),
+        "{:?}",
+        done.problems()
+    );
+    assert_eq!(done.series[0].archives.len(), 7);
+    // Nor does somebody's own key, which is not passed on.
+    std::fs::copy(other.store().join("keys/testhost/000001.pub"), machine.store().join("keys/testhost/000007.pub"))
+        .unwrap();
+    let done = run(&machine).unwrap();
+    assert!(done.problems()[0].contains("it is no key of the series"), "{:?}", done.problems());
+    assert!(!to(&machine).join("keys/testhost/000007.pub").exists());
+    std::fs::remove_file(machine.store().join("keys/testhost/000007.pub")).unwrap();
+    std::fs::remove_dir_all(to(&machine)).unwrap();
     // The key of the series was exchanged on the store: it is not passed on.
     std::fs::copy(other.store().join("keys/testhost/000001.pub"), machine.store().join("keys/testhost/000001.pub"))
         .unwrap();

@@ -224,3 +224,35 @@ fn any_snapshot_can_be_drawn() {
     }
     panic!("only {seen:?} were drawn");
 }
+
+#[test]
+fn a_sandbox_sees_what_was_restored_and_nothing_else() {
+    let machine = machine();
+    machine.write(".claude/projects/a/two.jsonl", "{\"type\":\"user\"}\nfake-4444\n{}\n");
+    machine.backup();
+    let drill = |more: &[&str], path: &std::ffi::OsStr| {
+        let kit = machine.kit();
+        let args = [&["drill", "--json", "--identity", kit.to_str().unwrap()], more].concat();
+        let out = machine.program(&args).env("PATH", path).output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        (out.status.code(), answer)
+    };
+    let path = std::env::var_os("PATH").unwrap();
+    // Where the tests run, namespaces may be forbidden; then that is what is said.
+    let (code, inside) = drill(&["--sandbox"], &path);
+    if code == Some(1) && inside["error"]["hint"].as_str().unwrap().contains("namespaces") {
+        return;
+    }
+    let (outside_code, outside) = drill(&[], &path);
+    assert_eq!((code, outside_code), (Some(4), Some(4)), "{inside} {outside}");
+    assert_eq!((&inside["checks"], &inside["findings"]), (&outside["checks"], &outside["findings"]));
+    assert!(inside["findings"][0].as_str().unwrap().contains("two.jsonl: line 2 is no JSON"), "{inside}");
+    assert!(!scratch(&machine).exists());
+
+    // Who cannot have a sandbox gets no drill.
+    let (code, error) = drill(&["--sandbox"], std::ffi::OsStr::new("/nowhere"));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("unshare"), "{error}");
+    let out = machine.program(&["look-inside", machine.root().to_str().unwrap()]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+}

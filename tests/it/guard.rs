@@ -438,7 +438,10 @@ fn bounds_are_the_users() {
     let (mut machine, ..) = begun();
     machine.configure(|text| format!("{text}\n[guard]\ngone = \"none\"\ndocuments = \"none\"\n"));
     remove(&machine, |path| path.starts_with("projects/"));
-    assert_eq!(at(&mut machine, NOW + HOUR).verdict(), None);
+    let done = at(&mut machine, NOW + HOUR);
+    assert_eq!(done.verdict(), None);
+    // Who quietens the guard is seen.
+    assert_eq!(done.policy_changes, ["what makes a snapshot suspicious changed"]);
 }
 
 #[test]

@@ -102,7 +102,8 @@ fn no_command_tells_a_secret() {
     host.run(0, &["init", "--sealed", "--source", &agent]);
     assert!(host.canaries.len() >= 9, "{}", host.canaries.len());
     // What a hook and an identity command get to see is written where this test looks.
-    let (hook, command) = (host.path("hook-saw"), host.path("command-saw"));
+    let (hook, command, copy) = (host.path("hook-saw"), host.path("command-saw"), host.path("copy"));
+    std::fs::create_dir(&copy).unwrap();
     host.machine.configure(|text| {
         let hooks = format!("\n[hooks]\nsuccess = [\"env >{hook}; echo {HOOK}\"]\n");
         text + &hooks
@@ -143,6 +144,11 @@ fn no_command_tells_a_secret() {
         &["verify"],
         &["status"],
         &["prune"],
+        &["accept"],
+        &["pin", "latest"],
+        &["unpin", "latest"],
+        &["copy", "--to", &copy],
+        &["keys", "set-credential", "AWS_SECRET_ACCESS_KEY"],
         &["lifecycle", "print", "--for", "s3"],
         &["doctor"],
         &["doctor", "--attack"],

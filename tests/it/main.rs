@@ -113,6 +113,9 @@ mod fake_cloud;
 /// What a bucket is told to do by itself.
 mod lifecycle;
 
+/// Months on a server that executes the rules.
+mod retention;
+
 /// What every store keeps, wherever it is.
 mod store_contract;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifeboat::commands::{list, restore};
+use lifeboat::commands::{Report as _, copy, list, restore};
 use lifeboat::{Error, Kind};
 
 use crate::fake_cloud::{self, Cloud};
@@ -289,6 +289,48 @@ fn a_restore_over_a_line_that_stays_broken_is_no_damage() {
     }
     proxy.plan(None);
     assert_eq!(restored(&machine, "healed", "latest").unwrap(), "first");
+}
+
+#[test]
+fn a_copy_over_a_line_that_fails_goes_on() {
+    let (cloud, proxy, machine) = behind();
+    machine.backup();
+    let asked = copy::Args { to: cloud.url("copy", Some(proxy.port)), ..copy::Args::default() };
+    let copied = || copy::run(&machine.world, &asked, &mut |_| {});
+    let keys = |prefix: &str| -> Vec<String> {
+        let state = cloud.state.lock().unwrap();
+        state.objects.keys().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    proxy.plan(None);
+    copied().unwrap();
+    let lengths = [(Way::Up, proxy.passed(Way::Up)), (Way::Down, proxy.passed(Way::Down))];
+    let all = keys("p/");
+    assert_eq!(keys("copy/"), all);
+    for (way, length) in lengths {
+        for (n, at) in places(length).into_iter().enumerate() {
+            let fault = [Fault::Reset, Fault::Stall, Fault::Cut][n % 3];
+            for for_ever in [false, n == 3] {
+                cloud.state.lock().unwrap().objects.retain(|key, _| key.starts_with("p/"));
+                let plan = Plan { fault, way, at, for_ever };
+                proxy.plan(Some(plan));
+                let result = copied();
+                assert!(proxy.happened() || at + 2000 > length, "{plan:?}: nothing happened");
+                proxy.plan(None);
+                if for_ever {
+                    let error = result.err().unwrap_or_else(|| panic!("{plan:?}: it calls itself done"));
+                    assert_eq!(error.kind(), Kind::Failed, "{plan:?}: {}", said(&error));
+                    let (there, whole) = (keys("copy/"), keys("p/"));
+                    let partial = |dir: &str| whole.iter().any(|key| key.starts_with(dir) && !there.contains(key));
+                    let committed = there.iter().filter_map(|key| key.strip_suffix("commit"));
+                    assert!(committed.into_iter().all(|dir| !partial(dir)), "{plan:?}: {there:?}");
+                    copied().unwrap();
+                } else {
+                    assert_eq!(result.unwrap_or_else(|e| panic!("{plan:?}: {}", said(&e))).verdict(), None);
+                }
+                assert_eq!(keys("copy/"), all, "{plan:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -345,3 +345,38 @@ fn steps_are_due_for_what_lies_below() {
     assert_eq!(after.len(), 1, "{after:?}");
     assert!(after[0].contains("stop the gateway on the old machine"), "{after:?}");
 }
+
+/// Words that compress about as well as people's texts do.
+fn prose(bytes: usize, mut seed: u64) -> String {
+    let mut out = String::with_capacity(bytes + 16);
+    while out.len() < bytes {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        out.push_str(["an", "the", "mem", "tion", "ork", "agent", "ing", "se"][(seed >> 33) as usize % 8]);
+        out.push_str(&format!("{:x}", (seed >> 40) % 128));
+        out.push(if seed >> 61 == 0 { '\n' } else { ' ' });
+    }
+    out
+}
+
+/// One small file of a large snapshot costs its manifests and the frame that it lies in.
+#[test]
+fn a_small_file_costs_its_frame() {
+    let mut machine = Machine::new();
+    for n in 0..1500 {
+        machine.write(&format!("agent/memories/{n:04}.md"), prose(10_000, n));
+    }
+    machine.init(&["agent"]);
+    machine.backup();
+    let stored: Vec<(std::path::PathBuf, u64)> = crate::forge::files(&machine.store())
+        .into_iter()
+        .map(|p| (p.clone(), machine.store().join(p).metadata().unwrap().len()))
+        .collect();
+    let volumes: u64 = stored.iter().filter(|(p, _)| p.to_str().unwrap().contains("tar.zst")).map(|(_, n)| n).sum();
+    let target = machine.target("one");
+    let (read, _) = read_by(&mut machine, |m| {
+        m.try_restore(&target, |a| a.paths = vec!["~/agent/memories/0777.md".to_owned()]).unwrap();
+    });
+    assert!(volumes > 4 << 20, "{volumes}");
+    assert!(read > 10_000 && read < 1 << 20, "{read}");
+    assert_eq!(std::fs::read_to_string(target.join("home/agent/memories/0777.md")).unwrap(), prose(10_000, 777));
+}

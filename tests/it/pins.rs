@@ -188,11 +188,12 @@ fn what_does_not_verify_or_is_damaged_is_refused() {
     assert!(error.kind() == Kind::Damaged && error.to_string().contains("its SHA-256 is"), "{}", said(&error));
     let rows = machine.list().snapshots;
     assert!(!rows.iter().any(|r| r.pinned), "it does not count as pinned");
-    // What it leans on was copied, and can be removed again by what is left of it.
-    assert_eq!(unpin(&machine, &ids[3]).unwrap().removed.len(), 3);
+    // What it leans on was copied, perhaps some of itself, too; all of that can be removed again.
+    let last = ids.iter().rev().find(|id| pinned(&machine).contains(*id)).unwrap();
+    assert!(unpin(&machine, last).unwrap().removed.len() >= 3);
+    assert_eq!(pinned(&machine), BTreeSet::new());
     // A bundle whose time is not over and that is gone: pinned all the same, and said.
     std::fs::remove_dir_all(machine.store().join("secrets")).unwrap();
-    std::fs::remove_dir_all(machine.store().join("secrets-pinned")).unwrap();
     let done = pin(&machine, &ids[2]).unwrap();
     assert_eq!(done.verdict(), Some(Kind::Incomplete));
     assert!(done.problems()[0].contains("is not on the store"), "{:?}", done.problems());

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat::commands::verify::What;
-use lifeboat::commands::{Event, Report as _, backup, drill, init, keys, list, restore, rotate, status, verify};
+use lifeboat::commands::{Event, Report as _, backup, copy, drill, init, keys, list, restore, rotate, status, verify};
 use lifeboat::{Error, Kind};
 
-use crate::forge::{copy, files, said};
+use crate::forge::{self, files, said};
 use crate::world::{Machine, NOW};
 
 const HOUR: i64 = 3600;
@@ -116,6 +116,29 @@ fn both_kits_restore_what_either_key_signed() {
 }
 
 #[test]
+fn a_copy_of_the_store_is_followed_as_well() {
+    let mut machine = machine();
+    machine.world.fixed_now = Some(NOW + HOUR);
+    rotate(&machine, "new.txt").unwrap();
+    later(&mut machine, 2, "second");
+    let other = machine.root().join("other-store");
+    let to = other.display().to_string();
+    std::fs::create_dir(&other).unwrap();
+    let args = copy::Args { to: to.clone(), identity: Some(machine.kit()), ..copy::Args::default() };
+    let done = copy::run(&machine.world, &args, &mut |_| {}).unwrap();
+    assert!(done.series[0].skipped.is_empty(), "{:?}", done.series[0].skipped);
+    for kit in [machine.kit(), machine.root().join("new.txt")] {
+        let target = machine.target("restored");
+        let (_, events) = machine
+            .try_restore(&target, |a| (a.identity, a.store) = (Some(kit), Some(to.clone())))
+            .unwrap_or_else(|e| panic!("{}", said(&e)));
+        assert_eq!(std::fs::read_to_string(target.join("home/agent/notes.md")).unwrap(), "second");
+        assert_eq!(warnings(&events), "");
+        std::fs::remove_dir_all(target).unwrap();
+    }
+}
+
+#[test]
 fn keys_follow_each_other() {
     let mut machine = machine();
     for (n, name) in ["two.txt", "three.txt", "four.txt"].into_iter().enumerate() {
@@ -141,7 +164,7 @@ fn what_a_thief_signs_with_the_old_key_does_not_count() {
     let thief = machine.root().join("thief");
     std::fs::create_dir(&thief).unwrap();
     let stolen = thief.join("home");
-    copy(&machine.world.home, &stolen);
+    forge::copy(&machine.world.home, &stolen);
     machine.world.fixed_now = Some(NOW + HOUR);
     let new = machine.root().join("new.txt");
     rotate(&machine, "new.txt").unwrap();
@@ -149,7 +172,7 @@ fn what_a_thief_signs_with_the_old_key_does_not_count() {
 
     let mut theirs = Machine::new();
     std::fs::remove_dir(&theirs.world.home).unwrap();
-    copy(&stolen, &theirs.world.home);
+    forge::copy(&stolen, &theirs.world.home);
     let (store, own_store) = (theirs.store().display().to_string(), machine.store().display().to_string());
     let agent = (theirs.home("agent").display().to_string(), machine.home("agent").display().to_string());
     theirs.configure(|text| text.replace(&own_store, &store).replace(&agent.1, &agent.0));
@@ -163,7 +186,7 @@ fn what_a_thief_signs_with_the_old_key_does_not_count() {
     for place in [&planted, &bundle] {
         let to = machine.store().join(place);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        copy(&theirs.store().join(place), &to);
+        forge::copy(&theirs.store().join(place), &to);
     }
     for kit in [machine.kit(), new] {
         let (text, warned) = restored(&machine, &kit, "latest");
@@ -177,7 +200,7 @@ fn what_a_thief_signs_with_the_old_key_does_not_count() {
     assert_ne!(done.parent.unwrap(), planted_id);
     // With the store as it is now, the thief's own program sees that its key is worth nothing.
     std::fs::remove_dir_all(theirs.store()).unwrap();
-    copy(&machine.store(), &theirs.store());
+    forge::copy(&machine.store(), &theirs.store());
     theirs.world.fixed_now = Some(NOW + 28 * HOUR);
     let error = theirs.try_backup().unwrap_err();
     assert!(error.to_string().contains("was handed over to another one"), "{}", said(&error));

@@ -113,12 +113,16 @@ fn what_a_backup_would_not_store_stays() {
         machine.write(path, "mine");
     }
     machine.write("agent/new/goes.md", "goes");
+    // No backup holds a kit, wherever a copy of it lies.
+    std::fs::create_dir_all(machine.home("agent/keys/deep")).unwrap();
+    std::fs::copy(machine.kit(), machine.home("agent/keys/deep/copy")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(machine.home("agent/skills/socket")).unwrap();
     machine.configure(|text| text + "\n[[source]]\npath = \"~/later\"\n");
     machine.write("later/x", "a source that the snapshot knew nothing of");
     let done = delete(&machine, |a| a.paths = vec!["~/agent".to_owned(), "~/later".to_owned()]);
-    assert_eq!(done.removed, 1);
+    assert_eq!((done.removed, done.kept.len()), (1, 0));
     assert!(!machine.home("agent/new/goes.md").exists());
+    assert!(machine.home("agent/keys/deep/copy").exists());
     for path in ["agent/run.log", "agent/cache/x", "agent/new/kept.log", "agent/skills/a/cache/y", "inner/new.md"] {
         assert!(machine.home(path).exists(), "{path}");
     }

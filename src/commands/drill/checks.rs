@@ -2,6 +2,7 @@
 //!
 //! Only the restored copy is read, and nothing of it is run. Findings name files, but never one of the secrets bundle.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -42,7 +43,7 @@ pub(super) struct Home {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Done and failed, by kind.
-    pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
+    pub(super) counts: BTreeMap<Cow<'static, str>, (u64, u64)>,
     /// What is not as it should be.
     pub(super) findings: Vec<String>,
     /// What is worth knowing.
@@ -52,12 +53,23 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts checks that were all as they should be.
     pub(super) fn passed(&mut self, kind: &'static str, times: u64) {
-        self.counts.entry(kind).or_default().0 += times;
+        self.counts.entry(kind.into()).or_default().0 += times;
+    }
+
+    /// Adds what somebody else checked.
+    pub(super) fn add(&mut self, other: Tally) {
+        for (kind, (done, failed)) in other.counts {
+            let count = self.counts.entry(kind).or_default();
+            *count = (count.0 + done, count.1 + failed);
+        }
+        self.findings.extend(other.findings);
+        self.findings.truncate(FINDINGS_MAX);
+        self.notes.extend(other.notes);
     }
 
     /// Counts one check.
     pub(super) fn record(&mut self, kind: &'static str, result: Result<(), String>) {
-        let count = self.counts.entry(kind).or_default();
+        let count = self.counts.entry(kind.into()).or_default();
         count.0 += 1;
         if let Err(why) = result {
             count.1 += 1;

@@ -4,6 +4,7 @@
 //! with the result: databases, configurations, and what its preset knows of its home.
 
 mod checks;
+pub mod inside;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::snapshots::{self, Choice, Found, Wanted, choose};
 use super::whereabouts::{self, Told, Whereabouts};
 use super::{Event, Events, Report, bytes_text, count_text, receipts, restore};
 use crate::error::{Error, Kind, Result};
+use crate::host::sandbox;
 use crate::host::scratch::Scratch;
 use crate::host::store::Store;
 use crate::host::world::World;
@@ -40,6 +42,8 @@ pub struct Args {
     pub random: bool,
     /// Leave the secrets bundle out.
     pub no_secrets: bool,
+    /// Look at what was restored in a process that sees nothing else and has no network.
+    pub sandbox: bool,
     /// The recovery kit.
     pub identity: Option<PathBuf>,
     /// Another store than kit or configuration name.
@@ -153,6 +157,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         name: args.name.as_deref(),
         key: None,
     };
+    if args.sandbox {
+        sandbox::probe(world)?;
+    }
     let place = whereabouts::find(world, told)?;
     let series = place.series()?.to_owned();
     let found = snapshots::load(&place.store, &series, Some(place.key()?))?;
@@ -326,7 +333,7 @@ fn receipt(
         checks: tally
             .counts
             .iter()
-            .map(|(name, (done, failed))| Check { name: (*name).to_owned(), done: *done, failed: *failed })
+            .map(|(name, (done, failed))| Check { name: name.to_string(), done: *done, failed: *failed })
             .collect(),
     }
 }
@@ -358,14 +365,32 @@ fn look(
     events(Event::Phase("looking at what was restored"));
     let layout = Layout::target(std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str()));
     let home = Home { layout, source_home: newest.home.clone(), secrets, sources };
-    let mut tally = Tally::default();
-    checks::databases(&home, &databases, &mut tally);
-    world.check_stop()?;
-    checks::modes(&home, &mut tally);
-    checks::presets(&home, &mut tally);
-    checks::counts_of(&home, &newest.agents, &mut tally);
+    let tally = match args.sandbox {
+        true => inside::ask(world, target, home, databases, &newest.agents)?,
+        false => check(&home, &databases, &newest.agents),
+    };
     world.check_stop()?;
     Ok((tally, newest.agents))
+}
+
+/// All checks. Databases take as long as everything else, and are looked at beside it.
+fn check(home: &Home, databases: &BTreeMap<Vec<u8>, Facts>, agents: &[AgentCounts]) -> Tally {
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut tally = Tally::default();
+            checks::databases(home, databases, &mut tally);
+            tally
+        });
+        let mut tally = Tally::default();
+        checks::modes(home, &mut tally);
+        checks::presets(home, &mut tally);
+        checks::counts_of(home, agents, &mut tally);
+        match beside.join() {
+            Ok(databases) => tally.add(databases),
+            Err(_) => tally.record("database", Err("the thread that looked at the databases stopped".to_owned())),
+        }
+        tally
+    })
 }
 
 /// The newest header of a chain; what its archives say about databases, newest last.

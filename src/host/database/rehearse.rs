@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::{Checks, Shape, connect, facts};
+use super::{connect, facts};
 use crate::model::database::Facts;
 
 /// Lines of a complaint that are kept.
@@ -45,8 +45,7 @@ impl Rehearsal {
             Err(e) => (Vec::new(), Some(e.to_string())),
         };
         let dangling = count(&self.0, "PRAGMA main.foreign_key_check").unwrap_or(0);
-        let shape = Shape { page_size: 0, pages: 0 };
-        Rehearsed { complaints, unchecked, dangling, facts: facts::gather(&self.0, shape, Checks::Full) }
+        Rehearsed { complaints, unchecked, dangling, facts: facts::rows(&self.0) }
     }
 
     /// The first value of a query, as a number.
