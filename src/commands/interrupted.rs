@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Action, Plan};
+use super::session::sha256;
 use super::write_archive::{PROGRAM, Run, Terms};
 use super::{Event, Events, bytes_text, count_text};
 use crate::error::{At as _, Error, Result};
@@ -147,7 +148,16 @@ fn go_on(run: &Run<'_>, terms: &Terms, head: &Head, dir: &Path) -> Result<Option
         listed => Some(listed?),
     };
     let size = |name: &str| listed.iter().flatten().find(|l| l.key == place.object(name)).map(|l| l.size);
-    let is_there = |object: &Object| listed.is_none() || size(&object.name) == Some(object.size);
+    let is_there = |object: &Object, noted: bool| match (&listed, noted) {
+        (None, noted) => noted,
+        (Some(_), true) => size(&object.name) == Some(object.size),
+        // Its answer was lost, or the run was killed just then: its bytes tell.
+        (Some(_), false) => {
+            let arrived = size(&object.name) == Some(object.size);
+            let bytes = arrived.then(|| run.store.get(&place.object(&object.name), object.size));
+            bytes.is_some_and(|bytes| bytes.is_ok_and(|bytes| sha256(&bytes) == object.sha256))
+        }
+    };
     let (Ok(members), Ok(volumes)) = (File::open(dir.join("members")), File::open(dir.join("volumes"))) else {
         return Ok(None);
     };

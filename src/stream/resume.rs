@@ -271,14 +271,15 @@ struct Told {
 }
 
 impl Past {
-    /// Reads notes. `is_there` says of a volume that arrived whether it still is.
+    /// Reads notes. `is_there` says of a volume whether it is on the store: of one of which that was noted, whether it still
+    /// is, and of one that was only begun, whether it arrived all the same, as it was sealed.
     ///
     /// # Errors
     /// When they cannot be read; what is malformed ends them.
     pub fn read(
         members: &mut dyn Read,
         volumes: &mut dyn BufRead,
-        is_there: &dyn Fn(&Object) -> bool,
+        is_there: &dyn Fn(&Object, bool) -> bool,
     ) -> std::io::Result<Past> {
         let mut past = Past::default();
         let told = past.read_volumes(volumes)?;
@@ -289,7 +290,8 @@ impl Past {
             let follows = told.frames.first().is_some_and(|f| f.tar_offset == tar_end);
             tar_end = told.frames.last().map_or(tar_end, Frame::tar_end);
             // What follows the end of a tar is seen by nobody.
-            if index != past.objects.len() || !told.stored || !follows || tar_end > end || !is_there(&told.object) {
+            let usable = index == past.objects.len() && follows && tar_end <= end;
+            if !usable || !is_there(&told.object, told.stored) {
                 break;
             }
             past.objects.push(told.object);
@@ -543,7 +545,7 @@ mod tests {
 
         fn read(&self) -> Past {
             let (members, volumes) = (self.members.0.lock().unwrap().clone(), self.volumes.0.lock().unwrap().clone());
-            Past::read(&mut &members[..], &mut &volumes[..], &|_| true).unwrap()
+            Past::read(&mut &members[..], &mut &volumes[..], &|_, noted| noted).unwrap()
         }
 
         /// Volumes of 1000 bytes of tar each, those in `stored` on the store.
