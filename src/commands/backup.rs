@@ -235,10 +235,18 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
         let catalog = open_catalog(world, &config.name)?;
-        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+        let put_aside = |e: Error| {
+            if Catalog::is_damage(&e) {
+                // It is only a cache: the next run makes another one, and a full.
+                Catalog::discard(&world.state_dir(&config.name));
+                return e.hint("the catalog was damaged and is put aside: run the backup again");
+            }
+            e
+        };
+        hand_over::settle(world, &config, &file, &store, &catalog, events).map_err(put_aside)?;
         let own = signing(world, &file)?;
-        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now())?;
-        settle(world, &config.name, &store, &catalog, events)?;
+        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now()).map_err(put_aside)?;
+        settle(world, &config.name, &store, &catalog, events).map_err(put_aside)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let begun_at = world.now();
         let run = Run {
@@ -263,14 +271,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             done = Done { state, secrets, ..nothing_yet(&config, &store, &found, args) };
             written = archives(&run, args, &mut found, &mut done, events);
         }
-        written.map_err(|e| {
-            if Catalog::is_damage(&e) {
-                // It is only a cache: the next run makes another one, and a full.
-                Catalog::discard(&world.state_dir(&config.name));
-                return e.hint("the catalog was damaged and is put aside: run the backup again");
-            }
-            e
-        })?;
+        written.map_err(put_aside)?;
         // What was committed counts, whatever becomes of the rest.
         let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
