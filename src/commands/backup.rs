@@ -13,10 +13,11 @@ use super::mirror::{self, Mirrors};
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog};
 use super::signing::{in_force_today, signing};
+use super::snapshots::{self, Wanted, choose};
 use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
-use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, policy, prune, roots, state_archive};
+use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, pin, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -29,7 +30,7 @@ use crate::model::layout::Layout;
 use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
-use crate::model::store_key::{Archive, Place};
+use crate::model::store_key::{Archive, Place, SnapshotId};
 use crate::model::tree::NONE;
 use crate::stream::archive_writer::is_stale;
 
@@ -113,6 +114,8 @@ pub struct Done {
     pub alarm_since: Option<String>,
     /// The newest snapshot that is not marked, if there is an alarm.
     pub last_good: Option<String>,
+    /// Whether this run pinned that.
+    pub pinned: bool,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
@@ -186,8 +189,12 @@ impl Done {
         let marked = "snapshots are marked as suspicious until `lifeboat accept` says that all is as it should be";
         out.push(format!("since {since} {marked}"));
         if let Some(good) = &self.last_good {
+            let kept = match self.pinned {
+                true => format!("it is pinned now, and `lifeboat unpin {good}` lets it go"),
+                false => format!("`lifeboat pin {good}`, on a machine that may write there, keeps it"),
+            };
             out.push(format!(
-                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; `lifeboat pin {good}`, on a machine that may write there, keeps it"
+                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; {kept}"
             ));
         }
         out
@@ -228,10 +235,18 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         preview(world, &config, &found, args.secrets_only, &mut done)?;
     } else {
         let catalog = open_catalog(world, &config.name)?;
-        hand_over::settle(world, &config, &file, &store, &catalog, events)?;
+        let put_aside = |e: Error| {
+            if Catalog::is_damage(&e) {
+                // It is only a cache: the next run makes another one, and a full.
+                Catalog::discard(&world.state_dir(&config.name));
+                return e.hint("the catalog was damaged and is put aside: run the backup again");
+            }
+            e
+        };
+        hand_over::settle(world, &config, &file, &store, &catalog, events).map_err(put_aside)?;
         let own = signing(world, &file)?;
-        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now())?;
-        settle(world, &config.name, &store, &catalog, events)?;
+        let signers = in_force_today(&store, &config.name, &own, &catalog, world.now()).map_err(put_aside)?;
+        settle(world, &config.name, &store, &catalog, events).map_err(put_aside)?;
         let staging = Staging::open(&world.state_dir(&config.name))?;
         let begun_at = world.now();
         let run = Run {
@@ -256,14 +271,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             done = Done { state, secrets, ..nothing_yet(&config, &store, &found, args) };
             written = archives(&run, args, &mut found, &mut done, events);
         }
-        written.map_err(|e| {
-            if Catalog::is_damage(&e) {
-                // It is only a cache: the next run makes another one, and a full.
-                Catalog::discard(&world.state_dir(&config.name));
-                return e.hint("the catalog was damaged and is put aside: run the backup again");
-            }
-            e
-        })?;
+        written.map_err(put_aside)?;
         // What was committed counts, whatever becomes of the rest.
         let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
@@ -400,6 +408,8 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
     if let Some(alarm) = outcome.alarm {
+        let kept = alarm.good.as_ref().filter(|_| alarm.is_new).map(|good| keep_good(run, good, events));
+        done.pinned = kept.unwrap_or(false);
         done.suspicious = alarm.findings;
         done.alarm_since = Some(clock_text(alarm.pending.since));
         done.last_good = alarm.good.map(|id| id.to_string());
@@ -427,6 +437,24 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
         );
     }
     Ok(())
+}
+
+/// Pins the last good snapshot, if the credential permits. Whoever may only add objects is told the command.
+fn keep_good(run: &Run<'_>, good: &SnapshotId, events: &mut Events<'_>) -> bool {
+    let mut keep = || -> Result<()> {
+        let found = snapshots::load(run.store, &run.config.name, Some(run.signers))?;
+        let wanted = Wanted::Id(good.to_string());
+        let choice = choose(&found, Archive::State, &wanted, false, run.world.now())?;
+        pin::keep(run.world, run.store, &found, &choice.chain, events).map(drop)
+    };
+    match keep() {
+        Ok(()) => true,
+        Err(e) if Store::is_refusal(&e) => false,
+        Err(e) => {
+            events(Event::Warning(format!("the last good snapshot {good} could not be pinned: {e}")));
+            false
+        }
+    }
 }
 
 /// Counts values of secrets in the state, and has a bundle say which and where.

@@ -47,6 +47,8 @@ pub struct Alarm {
     pub findings: Vec<String>,
     /// The newest snapshot that nobody doubts.
     pub good: Option<SnapshotId>,
+    /// Whether this run raised it.
+    pub is_new: bool,
 }
 
 /// An alarm as the catalog keeps it.
@@ -117,7 +119,7 @@ impl Doubts {
             let later = days.iter().filter(|day| **day > midnight(since)).count() as u64;
             let count = trail.iter().map(|k| k.doubts).max().unwrap_or(0).max(kept.count).max(1);
             let good = kept.good();
-            Alarm { pending: Pending { count, since, days: later }, findings: kept.findings, good }
+            Alarm { pending: Pending { count, since, days: later }, findings: kept.findings, good, is_new: false }
         });
         let kept_good = open.as_ref().and_then(|alarm| alarm.good.clone());
         Ok(Doubts { doubted, accepted, open, good: good.or(kept_good) })
@@ -249,10 +251,11 @@ impl Guard {
         let before = self.doubts.open.clone();
         let pending = before.as_ref().map_or(Pending { count, since: self.now, days: 0 }, |a| a.pending);
         let mut findings = self.found.clone();
+        let is_new = before.is_none();
         let earlier = before.map_or_else(Vec::new, |alarm| alarm.findings);
         findings.extend(earlier.into_iter().filter(|finding| !self.found.contains(finding)));
         findings.truncate(FINDINGS_MAX);
-        Some(Alarm { pending: Pending { count, ..pending }, findings, good: self.good.clone() })
+        Some(Alarm { pending: Pending { count, ..pending }, findings, good: self.good.clone(), is_new })
     }
 
     /// Records the alarm with all that this run learned, or that there is none. Should the commit never be put, the next
@@ -262,7 +265,7 @@ impl Guard {
     /// When the catalog cannot be written.
     pub fn remember(&self, catalog: &Catalog) -> Result<()> {
         let text = self.alarm().map_or_else(String::new, |alarm| {
-            let Alarm { pending, findings, good } = alarm;
+            let Alarm { pending, findings, good, .. } = alarm;
             let good = good.map(|id| id.to_string());
             let kept = Noted { count: pending.count, since: pending.since, findings, good };
             serde_json::to_string(&kept).unwrap_or_default()

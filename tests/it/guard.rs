@@ -96,7 +96,10 @@ fn incident(happens: impl FnOnce(&Machine), says: &[&str]) {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.contains("lifeboat restore latest --good") && text.contains("lifeboat accept"), "{text}");
-    assert!(text.contains(&format!("lifeboat pin {good}")) && !text.contains("fake-0000"), "{text}");
+    assert!(done.pinned && text.contains(&format!("lifeboat unpin {good}")) && !text.contains("fake-0000"), "{text}");
+    // Who may write there has the last good one pinned, with its secrets.
+    let pinned = |top: &str| files(&machine.store()).iter().any(|f| f.starts_with(top) && f.ends_with("commit"));
+    assert!(pinned(&format!("state/pinned/testhost/{good}")) && pinned("secrets-pinned/testhost"));
     // It is on the store all the same, where it fills nothing and says what it is.
     let marked = done.state.unwrap();
     assert_eq!(marked.tier.as_deref(), Some("hourly"));
