@@ -308,7 +308,7 @@ fn find(file: &mut File, size: u64, path: &[u8], buffer: &mut [u8]) -> std::io::
 }
 
 /// Calls `look` for each entry, in as many threads as read, and gives what came of it in the order of `items`. Each thread
-/// has one buffer of [`PIECE_BYTES`], which is wiped in the end: secrets pass through it.
+/// has one buffer of `PIECE_BYTES`, which is wiped in the end: secrets pass through it.
 ///
 /// # Errors
 /// A wish to stop.

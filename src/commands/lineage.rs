@@ -3,7 +3,8 @@
 
 use super::guard::Guard;
 use super::session::sha256;
-use super::snapshots::{self, Found};
+use super::signing;
+use super::snapshots::{self, Found, Standing};
 use super::write_archive::Run;
 use super::{Event, Events};
 use crate::error::{Error, Result};
@@ -292,7 +293,7 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
     let Some(newest) = known.iter().map(|k| k.past.id.unix_seconds()).max() else { return Ok(Vec::new()) };
     // What was there before this catalog began is no stranger.
     let first = known.iter().map(|k| k.past.seq).min().unwrap_or(0);
-    let mut out = Vec::new();
+    let (mut out, mut foreign) = (Vec::new(), false);
     let now = run.world.now();
     let listed = run.catalog.fact(LISTED)?.and_then(|t| t.parse::<i64>().ok());
     let all = listed.is_none_or(|listed| listed.abs_diff(now) >= DAY_SECONDS.unsigned_abs());
@@ -308,9 +309,14 @@ fn unknown(run: &Run<'_>) -> Result<Vec<Found>> {
             let late = place.id.unix_seconds() > newest.saturating_sub(DAY_SECONDS);
             if late && !place.is_pinned() && !known.iter().any(|k| k.past.id == place.id) {
                 let found = snapshots::look_at(run.store, run.signers, place)?;
+                foreign |= matches!(found.standing, Standing::Unverified { .. });
                 out.extend(Some(found).filter(|f| f.verified().is_some_and(|c| c.seq > first)));
             }
         }
+    }
+    if foreign {
+        // What this host's keys did not sign may be signed with a key that they were handed over to elsewhere.
+        signing::refuse_handed_over(run.store, &run.config.name, run.signers)?;
     }
     if all {
         run.catalog.set_fact(LISTED, &now.to_string())?;

@@ -196,9 +196,18 @@ fn read(store: &Store, key: &str) -> Result<Option<String>> {
 /// # Errors
 /// That, and when the store cannot be read.
 pub fn in_force(store: &Store, series: &str, own: &Signer) -> Result<Signers> {
-    let signers = follow(store, series, own.signers.clone())?.signers;
-    if *signers.current() == own.key.public() {
-        return Ok(signers);
+    refuse_handed_over(store, series, &own.signers)?;
+    Ok(own.signers.clone())
+}
+
+/// Refuses to go on with keys whose last one was handed over.
+///
+/// # Errors
+/// As [`in_force`].
+pub fn refuse_handed_over(store: &Store, series: &str, own: &Signers) -> Result<()> {
+    let signers = follow(store, series, own.clone())?.signers;
+    if signers.current() == own.current() {
+        return Ok(());
     }
     Err(Error::failed(format!(
         "the signing key of this host was handed over to another one, {}: nothing that it signs counts from number {} on",

@@ -321,7 +321,12 @@ impl Surplus {
         for extra in &self.extras {
             world.check_stop()?;
             let root = &self.sources[extra.source].root;
-            let shown = printable_path(&self.disk_path(extra));
+            let disk = self.disk_path(extra);
+            let shown = printable_path(&disk);
+            if let Err(e) = refuse_held(&extra.seen, &disk) {
+                out.kept.push(e.to_string());
+                continue;
+            }
             match remove(root.base().as_fd(), &root.below(&extra.path), &extra.seen) {
                 Ok(Outcome::Removed) => {
                     events(Event::Detail(format!("removed {shown}")));

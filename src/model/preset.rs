@@ -1,8 +1,8 @@
 //! Presets: what lifeboat knows of an agent's home, as data.
 //!
 //! The files stand in `src/presets` and are compiled in. A preset has roots (where the agent keeps things and which
-//! environment variable moves them), rules (which class a path has, and why it is skipped), databases and the checks
-//! of a drill. How a rule's patterns match is told in [`class`](crate::model::class).
+//! environment variable moves them), rules (which class a path has, and why it is skipped), databases, roles, what is
+//! counted, and the checks of a drill. How a rule's patterns match is told in [`class`](crate::model::class).
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};

@@ -201,6 +201,12 @@ fn what_a_thief_signs_with_the_old_key_does_not_count() {
     // With the store as it is now, the thief's own program sees that its key is worth nothing.
     std::fs::remove_dir_all(theirs.store()).unwrap();
     forge::copy(&machine.store(), &theirs.store());
+    // At once, as something stands there that its key did not sign; else the next day.
+    let error = theirs.try_backup().unwrap_err();
+    assert!(error.to_string().contains("was handed over to another one"), "{}", said(&error));
+    for tier in std::fs::read_dir(theirs.store().join("state")).unwrap() {
+        std::fs::remove_dir_all(tier.unwrap().path()).unwrap();
+    }
     theirs.world.fixed_now = Some(NOW + 28 * HOUR);
     let error = theirs.try_backup().unwrap_err();
     assert!(error.to_string().contains("was handed over to another one"), "{}", said(&error));
