@@ -169,7 +169,10 @@ fn served_months() {
     let listed = list::Args { store: Some(url.clone()), identity: Some(machine.kit()), ..list::Args::default() };
     let listing = list::run(&machine.world, &listed, &mut |_| {}).unwrap();
     assert!(listing.hidden.is_empty(), "{:?}", listing.hidden);
-    assert!(listing.snapshots.iter().all(|r| matches!(r.status, "ok" | "expired")), "{}", listing.text());
+    // The server may be at one while the list looks at it, if that one's life is over.
+    let over = |id: &str| made.iter().any(|m| m.id == id && m.at + TIERS[m.tier].3 * DAY <= clock.now());
+    let fine = |r: &list::Row| matches!(r.status, "ok" | "expired") || over(&r.id);
+    assert!(listing.snapshots.iter().all(fine), "{}", listing.text());
     let mut gone = [0; 4];
     for one in &made {
         if one.at + (TIERS[one.tier].3 + LATE) * DAY <= clock.now() {
