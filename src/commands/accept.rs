@@ -43,7 +43,7 @@ impl Report for Done {
         }
         if !self.marked.is_empty() {
             let n = super::count_text(self.marked.len() as u64, "snapshot");
-            out.push_str(&format!("{n} stay marked, and `restore --good` passes over them\n"));
+            out.push_str(&format!("still marked: {n}, which `restore --good` passes over\n"));
         }
         out
     }

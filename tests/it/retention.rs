@@ -225,7 +225,7 @@ fn served_versions() {
     let versions = || prepare(&["versions", &endpoint, &rules.bucket, prefix], "");
     // An hourly lives two days; what was deleted can be brought back for a week, and then not even its marker is left.
     let (mut seen, begun) = (Vec::new(), Instant::now());
-    while begun.elapsed() < Duration::from_secs(30) {
+    while begun.elapsed() < Duration::from_secs(180) {
         let hourly: Vec<String> = versions().lines().filter(|l| l.contains("/hourly/")).map(str::to_owned).collect();
         let kinds: Vec<String> = hourly.iter().map(|l| l.split(' ').next().unwrap().to_owned()).collect();
         if seen.last() != Some(&kinds) {
