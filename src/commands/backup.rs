@@ -1,6 +1,5 @@
 //! `lifeboat backup`: a snapshot of all sources, in two archives.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -24,7 +23,7 @@ use crate::host::scan::{Scan, scan};
 use crate::host::staging::Staging;
 use crate::host::store::{Access, Store};
 use crate::host::world::{Lock, World};
-use crate::model::config::{Config, Origin, expand_home};
+use crate::model::config::{Config, Origin, Sweep as Policy, expand_home};
 use crate::model::entry::{Entry, Kind};
 use crate::model::layout::Layout;
 use crate::model::names::name_is_secret;
@@ -467,9 +466,8 @@ fn tell_leaks(
     done: &mut Done,
     events: &mut Events<'_>,
 ) -> Result<()> {
-    let fixed: HashSet<Vec<u8>> = found.fixed.iter().map(|index| found.tree.path(*index)).collect();
-    let late = |leak: &Leaking| !fixed.contains(&leak.path);
-    before.remember(bundle.run, as_written.iter().any(late))?;
+    let late = sweeping::came_late(found, bundle.run.sources, &as_written, Policy::Move);
+    before.remember(bundle.run, late)?;
     let leaks = sweeping::added_up(before.leaks.into_iter().chain(as_written));
     (done.leaked_values, done.leaking_files) = sweeping::count(&leaks);
     let state = done.state.as_ref();

@@ -22,7 +22,7 @@ use crate::model::entry::Kind;
 use crate::model::finder::is_text;
 use crate::model::layout::Layout;
 use crate::model::manifest::{PathName, hex};
-use crate::model::path::printable;
+use crate::model::path::{is_below, printable};
 use crate::model::secret_notes::{Leak, Named, SecretNotes};
 use crate::model::store_key::Archive;
 use crate::model::sweep::{Sweep, Value, collect};
@@ -227,17 +227,32 @@ impl Before {
         Ok(out)
     }
 
-    /// Remembers that everything in the state was searched for these values; but where files are moved that leak and
-    /// `came_late` tells of one that could not be any more, the next run searches everything again.
+    /// Remembers that everything in the state was searched for these values; but where [`came_late`] tells of a file that
+    /// could not be moved any more, the next run searches everything again.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub fn remember(&self, run: &Run<'_>, came_late: bool) -> Result<()> {
-        if came_late && run.sources.iter().any(|s| s.sweep == Policy::Move) {
+        if came_late {
             return run.catalog.set_fact(SWEPT, "");
         }
         if self.is_new { run.catalog.set_fact(SWEPT, &self.swept) } else { Ok(()) }
     }
+}
+
+/// Whether any of `leaks`, which were seen as files were archived, stands in a file of a source with this policy: a value
+/// that came after the search. What the user calls state stays state.
+pub fn came_late(scan: &Scan, sources: &[Source], leaks: &[Found], policy: Policy) -> bool {
+    let fixed: BTreeSet<Vec<u8>> = scan.fixed.iter().map(|index| scan.tree.path(*index)).collect();
+    // A source may lie inside another one; its files are its own.
+    let of = |path: &[u8]| {
+        let holds = |source: &&Source| {
+            let root = &source.root.archive_path[..];
+            path == root || is_below(path, root)
+        };
+        sources.iter().filter(holds).max_by_key(|source| source.root.archive_path.len())
+    };
+    leaks.iter().any(|leak| of(&leak.path).is_some_and(|s| s.sweep == policy) && !fixed.contains(&leak.path))
 }
 
 /// The policies of all sources in one word; one that all have stands for all.

@@ -1,6 +1,5 @@
 //! From a scan to a committed archive: volumes, manifest, signature, commit, catalog, in this order.
 
-use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::members::{Blocks, Members, Outcome};
 use super::plan::Plan;
 use super::remember::Seen;
 use super::session::{sha256, sign_commit};
+use super::sweeping::came_late;
 use super::{Event, Events, plugins};
 use crate::error::{At as _, Error, Result};
 use crate::host::catalog::{Catalog, Transaction};
@@ -173,7 +173,7 @@ pub fn write<'a>(
         }
         members.sweep = sweep;
         let outcome = members.write(tar)?;
-        refuse_leaks(run.config, scan, &outcome)?;
+        refuse_leaks(run, scan, &outcome)?;
         tar.finish()?;
         // The last frames are still being compressed and stored.
         let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
@@ -263,9 +263,8 @@ fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) 
 }
 
 /// Under `fail` a value that came into a file after it was searched still keeps the archive from counting.
-fn refuse_leaks(config: &Config, scan: &Scan, outcome: &Outcome) -> Result<()> {
-    let fixed: HashSet<Vec<u8>> = scan.fixed.iter().map(|index| scan.tree.path(*index)).collect();
-    if config.secrets.sweep == Sweeping::Fail && outcome.leaks.iter().any(|leak| !fixed.contains(&leak.path)) {
+fn refuse_leaks(run: &Run<'_>, scan: &Scan, outcome: &Outcome) -> Result<()> {
+    if came_late(scan, run.sources, &outcome.leaks, Sweeping::Fail) {
         return Err(Error::failed("the value of a secret came into a file of the state while that was archived")
             .hint("run the backup again with -v: it lists the files"));
     }

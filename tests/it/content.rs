@@ -311,6 +311,30 @@ fn each_source_has_its_own_policy() {
 }
 
 #[test]
+fn one_source_fails_a_backup_and_another_one_is_told() {
+    let mut machine = Machine::new();
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={VALUE}\n"));
+    machine.write("agent/notes.md", "clean");
+    machine.write("projects/readme.md", format!("set P={VALUE}\n"));
+    machine.init(&["agent", "projects"]);
+    machine.configure(|text| {
+        let text = text.replace("sweep = \"report\"", "sweep = \"fail\"");
+        let end = text.find("/projects\"").unwrap() + "/projects\"".len();
+        format!("{}\nsweep = \"report\"{}", &text[..end], &text[end..])
+    });
+    later(&mut machine, 1);
+    let (done, said) = backup_saying(&machine);
+    assert_eq!((done.secret_by_content, done.leaking_files), (0, 1), "{said}");
+    machine.write("projects/more.md", format!("more {VALUE}"));
+    later(&mut machine, 2);
+    assert_eq!(backup_saying(&machine).0.leaking_files, 1);
+    machine.write("agent/notes.md", format!("not clean: {VALUE}"));
+    later(&mut machine, 3);
+    let error = backup::run(&machine.world, &backup::Args::default(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("1 file of the state"), "{error}");
+}
+
+#[test]
 fn a_leak_can_fail_a_backup_before_anything_is_written() {
     let machine = leaky();
     machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"fail\""));
