@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Seek as _, SeekFrom};
-use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::contents::Contents;
 use super::patch_spool::Spooled;
@@ -22,9 +20,8 @@ use crate::host::world::World;
 use crate::model::blocks::{BLOCKS_FROM, Differ, Since};
 use crate::model::database::SIDECARS;
 use crate::model::entry::{Delta, Entry, Kind};
-use crate::model::layout::Layout;
 use crate::model::manifest::{Database, PathName};
-use crate::model::path::{file_name, printable};
+use crate::model::path::file_name;
 use crate::model::store_key::Archive;
 use crate::model::sweep::{Search, Sweep};
 use crate::model::tree::{Index, Tree};
@@ -178,10 +175,9 @@ impl<'a> Members<'a> {
     fn find_databases(&mut self, large: Vec<Index>) -> Vec<LargeDatabase> {
         let mut out = Vec::new();
         for index in large {
-            let names = self.names_of(index);
             let opened = source::open(self.root(index), &self.scan.tree.path(index), &mut self.names);
-            if let Some(file) = opened.ok().filter(is_database) {
-                let paths = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+            if let Some(file) = opened.ok().filter(SourceFile::is_database) {
+                let paths = self.scan.disk_paths(index, self.sources);
                 out.push(LargeDatabase { index, paths, meta: file.entry });
             }
         }
@@ -196,10 +192,9 @@ impl<'a> Members<'a> {
         for &index in before.iter().filter(|i| !is_last(i)).chain(databases).chain(after) {
             self.world.check_stop()?;
             if let Some(meta) = ahead.found.get(&index) {
-                let names = self.names_of(index);
                 // The sender ends only when it has sent everything, or with an error that it sends as well.
                 let image = ahead.images.recv().map_err(|_| Error::failed("the reader of databases ended early"))?;
-                self.image(index, &names, meta.clone(), image?, tar)?;
+                self.image(index, meta.clone(), image?, tar)?;
                 self.progress(index);
                 continue;
             }
@@ -310,11 +305,6 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// All names of a file, the one that is archived first.
-    fn names_of(&self, index: Index) -> Vec<Index> {
-        self.scan.groups.get(&index).cloned().unwrap_or_else(|| vec![index])
-    }
-
     fn privacy(&self) -> Privacy {
         match self.archive {
             Archive::State => Privacy::Open,
@@ -406,13 +396,7 @@ impl<'a> Members<'a> {
     }
 
     fn shown(&self, index: Index) -> String {
-        match self.archive {
-            Archive::State => {
-                let layout = Layout::machine(self.world.home.as_os_str().as_bytes());
-                printable(&layout.to_disk(&self.scan.tree.path(index)))
-            }
-            Archive::Secrets => "a secret file".to_owned(),
-        }
+        self.scan.shown_on_disk(index, &self.world.home)
     }
 
     fn unreadable(&mut self, index: Index, reason: &str) {
@@ -420,7 +404,7 @@ impl<'a> Members<'a> {
         self.outcome.unreadable.push(format!("{what}: {reason}"));
         let entry = Entry { reason: reason.to_owned(), ..Entry::new(Kind::Missing) };
         // A hard link that leads to no file is refused by every reader: the other names are missing with this one.
-        for name in self.names_of(index) {
+        for name in self.scan.names_of(index) {
             self.scan.tree.set_entry(name, &entry);
             if let Some(plan) = &mut self.plan {
                 // What is not replaced must not go: it stands in until this can be read again.
@@ -432,7 +416,7 @@ impl<'a> Members<'a> {
 
     /// The file is in no archive, and neither are its other names.
     fn leave_out(&mut self, index: Index) {
-        for name in self.names_of(index) {
+        for name in self.scan.names_of(index) {
             self.leave_out_name(name);
         }
     }
@@ -445,12 +429,6 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Has to be looked at again in the next run, whatever `stat` says.
-    fn unsettle(&mut self, index: Index) {
-        let look = self.scan.look(index);
-        self.scan.set_look(index, Look { young: true, ..look });
-    }
-
     /// Secrets are kept and come back without rights for group and others.
     fn guarded(&self, mut entry: Entry) -> Entry {
         if self.archive == Archive::Secrets {
@@ -460,20 +438,11 @@ impl<'a> Members<'a> {
     }
 
     fn file(&mut self, index: Index, tar: &mut TarWriter) -> Result<()> {
-        let names = self.names_of(index);
-        let mut opened = Err(NoFile::Vanished);
-        for name in &names {
-            // Another name of the same file will do when the first is gone.
-            opened = source::open(self.root(*name), &self.scan.tree.path(*name), &mut self.names);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        match opened {
-            Ok(file) if is_database(&file) => {
+        match self.scan.open(index, self.sources, &mut self.names) {
+            Ok(file) if file.is_database() => {
                 // Closed before SQLite opens it: closing it later would drop the locks of that connection.
                 drop(file.file);
-                self.database(index, &names, file.entry, tar)?;
+                self.database(index, file.entry, tar)?;
             }
             Ok(file) => self.plain(index, file, tar)?,
             Err(why) => self.not_opened(index, why),
@@ -568,7 +537,7 @@ impl<'a> Members<'a> {
         let changed = !source::unchanged(&file.file, &file.stat);
         self.outcome.changed += u64::from(changed);
         if changed || Look::of(&file.stat, 0, 0).stamp != self.scan.look(index).stamp {
-            self.unsettle(index);
+            self.scan.unsettle(index);
         }
     }
 
@@ -651,13 +620,13 @@ impl<'a> Members<'a> {
         Ok(if tar.end(entry.blake3) { Large::Whole(Box::new(entry)) } else { Large::Other })
     }
 
-    fn database(&mut self, index: Index, names: &[Index], meta: Entry, tar: &mut TarWriter) -> Result<()> {
-        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+    fn database(&mut self, index: Index, meta: Entry, tar: &mut TarWriter) -> Result<()> {
+        let paths = self.scan.disk_paths(index, self.sources);
         let image = database::read(database::best_name(&paths), self.staging, self.privacy(), self.checks)?;
-        self.image(index, names, meta, image, tar)
+        self.image(index, meta, image, tar)
     }
 
-    fn image(&mut self, index: Index, names: &[Index], meta: Entry, image: Image, tar: &mut TarWriter) -> Result<()> {
+    fn image(&mut self, index: Index, meta: Entry, image: Image, tar: &mut TarWriter) -> Result<()> {
         match image {
             Image::Copy(mut copy) => {
                 let path = self.scan.tree.path(index);
@@ -690,7 +659,7 @@ impl<'a> Members<'a> {
                 self.stored(index, &entry)?;
                 self.record_database(index, &path, copy.facts);
             }
-            Image::Raw { why } => self.raw_database(index, names, &why, tar)?,
+            Image::Raw { why } => self.raw_database(index, &why, tar)?,
             Image::Vanished => {
                 self.outcome.vanished += 1;
                 self.leave_out(index);
@@ -712,23 +681,23 @@ impl<'a> Members<'a> {
     }
 
     /// Bytes of what cannot be opened as a database, with its sidecars.
-    fn raw_database(&mut self, index: Index, names: &[Index], why: &str, tar: &mut TarWriter) -> Result<()> {
+    fn raw_database(&mut self, index: Index, why: &str, tar: &mut TarWriter) -> Result<()> {
         let what = self.shown(index);
         self.outcome
             .unreadable
             .push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
-        self.unsettle(index);
-        for name in names {
-            let path = self.scan.tree.path(*name);
+        self.scan.unsettle(index);
+        for name in self.scan.names_of(index) {
+            let path = self.scan.tree.path(name);
             for suffix in SIDECARS {
                 let sidecar = [&path[..], suffix].concat();
-                if let Ok(file) = source::open(self.root(*name), &sidecar, &mut self.names) {
-                    let parent = self.scan.tree.node(*name).parent;
+                if let Ok(file) = source::open(self.root(name), &sidecar, &mut self.names) {
+                    let parent = self.scan.tree.node(name).parent;
                     let tree_name = match parent {
                         crate::model::tree::NONE => &sidecar[..],
                         _ => file_name(&sidecar),
                     };
-                    let root = self.scan.source_of(*name);
+                    let root = self.scan.source_of(name);
                     let new = self.scan.tree.push(parent, tree_name, Kind::File, self.archive);
                     self.scan.roots.insert(new, root);
                     if let Some(plan) = &mut self.plan {
@@ -760,11 +729,6 @@ enum Large {
     /// An earlier run stored something else, and nothing was written.
     Other,
     Failed(std::io::Error),
-}
-
-fn is_database(file: &SourceFile) -> bool {
-    let mut magic = [0; 16];
-    rustix::io::pread(file.file.as_fd(), &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
 }
 
 /// What hashes a file as its bytes pass.

@@ -1,8 +1,7 @@
 //! What an incremental holds: every difference is looked at, and each changed entry goes whole, as a delta, or by name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::changes::{Changes, Gone, Places};
 use super::patch_spool::{PatchReader, PatchSpool, Patcher, Spooled};
@@ -14,10 +13,9 @@ use crate::host::scan::{Look, Scan, Source, missing_entry};
 use crate::host::source::{self, NoFile, Root, SourceFile};
 use crate::host::world::World;
 use crate::model::blocks::{BLOCKS_FROM, Since, Summary, changed_bytes};
-use crate::model::database::{Facts, SIDECARS, is_database};
+use crate::model::database::{Facts, SIDECARS};
 use crate::model::entry::{Entry, Kind};
-use crate::model::layout::Layout;
-use crate::model::path::{self, printable};
+use crate::model::path;
 use crate::model::record::{Record, meta_digest};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, NONE};
@@ -244,19 +242,8 @@ impl Work<'_> {
         &self.sources[self.scan.source_of(index)].root
     }
 
-    fn names_of(&self, index: Index) -> Vec<Index> {
-        self.scan.groups.get(&index).cloned().unwrap_or_else(|| vec![index])
-    }
-
     fn shown(&self, index: Index) -> String {
-        let layout = Layout::machine(self.world.home.as_os_str().as_bytes());
-        printable(&layout.to_disk(&self.scan.tree.path(index)))
-    }
-
-    /// Has to be looked at again next time, whatever `stat` says.
-    fn unsettle(&mut self, index: Index) {
-        let look = self.scan.look(index);
-        self.scan.set_look(index, Look { young: true, ..look });
+        self.scan.shown_on_disk(index, &self.world.home)
     }
 
     fn look(&mut self, index: Index, record: Option<&Record>) -> Result<()> {
@@ -291,11 +278,11 @@ impl Work<'_> {
         let root = &self.sources[self.scan.source_of(index)].root;
         match source::directory(root, &tree_path, &mut self.names) {
             Ok(entry) => self.scan.tree.set_entry(index, &entry),
-            Err(NoFile::Vanished) => self.unsettle(index),
+            Err(NoFile::Vanished) => self.scan.unsettle(index),
             Err(NoFile::Unreadable(e)) => {
                 let what = self.shown(index);
                 self.unreadable.push(format!("{what}: {}", std::io::Error::from(e)));
-                self.unsettle(index);
+                self.scan.unsettle(index);
             }
         }
     }
@@ -318,7 +305,7 @@ impl Work<'_> {
         self.unreadable.push(format!("{what}: {reason}"));
         self.changed = true;
         let entry = Entry { reason: reason.to_owned(), ..Entry::new(Kind::Missing) };
-        for name in self.names_of(index) {
+        for name in self.scan.names_of(index) {
             self.scan.tree.set_entry(name, &entry);
             self.same.remove(&name);
             self.actions.insert(name, Action::Listed);
@@ -329,7 +316,7 @@ impl Work<'_> {
     fn vanish(&mut self, index: Index, record: Option<&Record>) {
         self.vanished += 1;
         self.changed = true;
-        for name in self.names_of(index) {
+        for name in self.scan.names_of(index) {
             self.scan.tree.node_mut(name).kind = Kind::Deleted;
             self.actions.remove(&name);
             self.same.remove(&name);
@@ -344,8 +331,7 @@ impl Work<'_> {
     fn file(&mut self, index: Index, record: Option<&Record>) -> Result<()> {
         let Some(file) = self.open(index, record) else { return Ok(()) };
         let entry = file.entry.clone();
-        let is_database = database_at(&file);
-        let content = if is_database {
+        let content = if file.is_database() {
             // Closed before SQLite opens it: closing it later would drop the locks of that connection.
             drop(file.file);
             self.database(index, record, &entry)?
@@ -359,15 +345,7 @@ impl Work<'_> {
 
     /// Opens a file under any of its names; what fails is recorded.
     fn open(&mut self, index: Index, record: Option<&Record>) -> Option<SourceFile> {
-        let mut opened = Err(NoFile::Vanished);
-        for name in self.names_of(index) {
-            let root = &self.sources[self.scan.source_of(name)].root;
-            opened = source::open(root, &self.scan.tree.path(name), &mut self.names);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        match opened {
+        match self.scan.open(index, self.sources, &mut self.names) {
             Ok(file) => Some(file),
             Err(NoFile::Vanished) => {
                 self.vanish(index, record);
@@ -383,7 +361,7 @@ impl Work<'_> {
     /// A file that is not as the scan saw it is looked at again next time.
     fn note_change(&mut self, index: Index, file: &SourceFile) {
         if Look::of(&file.stat, 0, 0).stamp != self.scan.look(index).stamp {
-            self.unsettle(index);
+            self.scan.unsettle(index);
         }
     }
 
@@ -560,7 +538,7 @@ impl Work<'_> {
             return match read? {
                 None => {
                     if !source::unchanged(&file.file, &file.stat) {
-                        self.unsettle(index);
+                        self.scan.unsettle(index);
                     }
                     Ok(Some((Summary { size, blake3: *hasher.finalize().as_bytes() }, Spooled::default())))
                 }
@@ -577,7 +555,7 @@ impl Work<'_> {
         }
         let done = patcher.finish()?;
         if !source::unchanged(&file.file, &file.stat) {
-            self.unsettle(index);
+            self.scan.unsettle(index);
         }
         Ok(Some(done))
     }
@@ -586,8 +564,7 @@ impl Work<'_> {
         if record.is_none() && !self.bases.may_have(entry.size) {
             return Ok(Content::Whole { as_bytes: false });
         }
-        let names = self.names_of(index);
-        let paths: Vec<PathBuf> = names.iter().map(|i| self.root(*i).disk_path(&self.scan.tree.path(*i))).collect();
+        let paths = self.scan.disk_paths(index, self.sources);
         let (best, tree_path) = (database::best_name(&paths), self.scan.tree.path(index));
         let rows = || self.catalog.blocks(&tree_path);
         let since = Since { seq: self.seq, parent: record.map(|_| self.parent), born: record.is_none() };
@@ -622,19 +599,19 @@ impl Work<'_> {
             }
             Streamed::Raw { why } => {
                 patcher.give_up()?;
-                self.raw(index, record, &names, &why)
+                self.raw(index, record, &why)
             }
         }
     }
 
     /// Bytes of what cannot be opened as a database, with its sidecars. It is looked at in each run.
-    fn raw(&mut self, index: Index, record: Option<&Record>, names: &[Index], why: &str) -> Result<Content> {
+    fn raw(&mut self, index: Index, record: Option<&Record>, why: &str) -> Result<Content> {
         let what = self.shown(index);
         self.unreadable.push(format!("{what}: it cannot be opened as a database, and is stored as it is ({why})"));
-        self.unsettle(index);
-        for name in names {
+        self.scan.unsettle(index);
+        for name in self.scan.names_of(index) {
             for suffix in SIDECARS {
-                self.sidecar(*name, suffix)?;
+                self.sidecar(name, suffix)?;
             }
         }
         let Some(file) = self.open(index, record) else { return Ok(Content::Same) };
@@ -655,7 +632,7 @@ impl Work<'_> {
         let entry = file.entry.clone();
         let content = self.plain(new, file, known.as_ref(), true)?;
         self.decide(new, known.as_ref(), entry, content);
-        self.unsettle(new);
+        self.scan.unsettle(new);
         Ok(())
     }
 
@@ -764,11 +741,6 @@ impl Work<'_> {
 /// A patch that is larger than this is no better than the whole file, in bytes.
 fn worth(size: u64) -> u64 {
     size / 4 * 3
-}
-
-fn database_at(file: &SourceFile) -> bool {
-    let mut magic = [0; 16];
-    rustix::io::pread(&file.file, &mut magic, 0) == Ok(16) && is_database(&magic)
 }
 
 /// Shows `each` all of a file. The inner error is that of the file.

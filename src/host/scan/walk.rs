@@ -12,6 +12,7 @@ use super::{Identity, Look, OWN, SETTLED_SECONDS, SETTLED_SECONDS_REMOTE, Scan, 
 use crate::error::Result;
 use crate::host::at;
 use crate::host::metadata::{self, Names};
+use crate::host::source;
 use crate::host::stage::PREFIX as STAGE_PREFIX;
 use crate::model::class::{Below, Class};
 use crate::model::database::SIDECARS;
@@ -501,6 +502,5 @@ fn is_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
     }
     let Ok(fd) = at::open_file(dir, name) else { return false };
     let regular = rustix::fs::fstat(&fd).is_ok_and(is_file);
-    let mut magic = [0; 16];
-    regular && rustix::io::pread(&fd, &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
+    regular && source::is_database(&fd)
 }
