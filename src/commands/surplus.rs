@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bring_back::Goal;
-use super::members::KIT_MARK;
 use super::opened::Opened;
 use super::session::{Configured, configuration};
 use super::sources::{Resolved, resolve_at};
@@ -22,6 +21,7 @@ use crate::host::store::{Location, Store, locate};
 use crate::host::world::World;
 use crate::model::config::Sweep;
 use crate::model::entry::Kind;
+use crate::model::kit::KIT_MARK;
 use crate::model::path::{file_name, is_below, parent, printable, printable_path};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Children, Index, NONE, Tree};
