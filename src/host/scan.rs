@@ -316,6 +316,17 @@ impl Scan {
         opened
     }
 
+    /// Adds the file at `path`, which lies beside another entry and was no entry of its own.
+    pub fn add_beside(&mut self, other: Index, path: &[u8], archive: Archive) -> Index {
+        let (parent, source) = (self.tree.node(other).parent, self.source_of(other));
+        let name = if parent == NONE { path } else { path::file_name(path) };
+        let new = self.tree.push(parent, name, Kind::File, archive);
+        if parent == NONE {
+            self.roots.insert(new, source);
+        }
+        new
+    }
+
     /// Has an entry looked at again in the next run, whatever `stat` says.
     pub fn unsettle(&mut self, index: Index) {
         let look = self.look(index);

@@ -10,8 +10,7 @@ use crate::host::source::{self, SourceFile};
 use crate::model::database::{Facts, SIDECARS};
 use crate::model::entry::{Entry, Kind};
 use crate::model::manifest::{Database, PathName};
-use crate::model::path::file_name;
-use crate::model::tree::{Index, NONE};
+use crate::model::tree::Index;
 use crate::stream::archive_writer::{TarWriter, WHOLE_BYTES_MAX};
 use crate::stream::resume::NO_STAMP;
 use crate::stream::tar_member;
@@ -115,11 +114,7 @@ impl Members<'_> {
         let path = [&self.scan.tree.path(database)[..], suffix].concat();
         let opened = source::open(self.root(database), &path, &mut self.names);
         let Ok(file) = opened else { return Ok(()) };
-        let parent = self.scan.tree.node(database).parent;
-        let name = if parent == NONE { &path[..] } else { file_name(&path) };
-        let source = self.scan.source_of(database);
-        let new = self.scan.tree.push(parent, name, Kind::File, self.archive);
-        self.scan.roots.insert(new, source);
+        let new = self.scan.add_beside(database, &path, self.archive);
         if let Some(plan) = &mut self.plan {
             plan.actions.insert(new, Action::Listed);
             plan.deleted.remove(&path);
