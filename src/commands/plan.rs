@@ -2,7 +2,7 @@
 //!
 //! Here is the plan and the order in which it is made. Beside it: how each entry is [looked](look) at, how
 //! [files](files) are and how [databases](databases), what they could be made from ([`bases`]), what makes the list
-//! [complete](complete), and how much another parent would take ([`estimate`]).
+//! [complete](complete), and how much another parent would take ([`estimate`](mod@estimate)).
 
 mod bases;
 mod complete;
