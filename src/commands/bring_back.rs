@@ -1,6 +1,6 @@
 //! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
 //!
-//! Here is the plan, a value, with what each [part](part) of it will do. Beside it: what it [tells](told), what it
+//! Here is the plan, a value, with what each [part] of it will do. Beside it: what it [tells](told), what it
 //! [refuses](refusals), and how it is [carried out](carry_out), from the [volumes] that are needed.
 
 mod carry_out;

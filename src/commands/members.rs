@@ -1,8 +1,8 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 //!
-//! Here is the order of things, and what has no content. Beside it: how [files](files) are read and how
-//! [databases](databases), what is learned of their bytes as they [pass](passing), members of the format's
-//! [own](own), and what becomes of what is [absent](absent) by now.
+//! Here is the order of things, and what has no content. Beside it: how [files] are read and how
+//! [databases], what is learned of their bytes as they [pass](passing), members of the format's
+//! [own], and what becomes of what is [absent] by now.
 
 mod absent;
 mod databases;

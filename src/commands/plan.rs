@@ -1,8 +1,8 @@
 //! What an incremental holds: every difference is looked at, and each changed entry goes whole, as a delta, or by name.
 //!
 //! Here is the plan and the order in which it is made. Beside it: how each entry is [looked](look) at, how
-//! [files](files) are and how [databases](databases), what they could be made from ([`bases`]), what makes the list
-//! [complete](complete), and how much another parent would take ([`estimate`](mod@estimate)).
+//! [files] are and how [databases], what they could be made from ([`bases`]), what makes the list
+//! [complete], and how much another parent would take ([`estimate`](mod@estimate)).
 
 mod bases;
 mod complete;
