@@ -142,7 +142,7 @@ impl<'a> Members<'a> {
     /// # Errors
     /// Those of the later stages, a full staging disk, and a wish to stop. What cannot be read is no error here.
     pub fn write(mut self, tar: &mut TarWriter) -> Result<Outcome> {
-        self.outcome.contents = Some(Contents::new(self.archive, self.staging)?);
+        self.outcome.contents = Some(Contents::new(self.archive, self.scan.tree.len(), self.staging)?);
         let mut order = archive_order(&self.scan.tree, self.archive);
         if let Some(plan) = &self.plan {
             order.retain(|i| plan.actions.contains_key(i));
