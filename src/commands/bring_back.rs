@@ -1,7 +1,7 @@
 //! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
 //!
-//! Here is the plan, a value, with what each [part] of it will do. Beside it: what it [tells](told), what it
-//! [refuses](refusals), and how it is [carried out](carry_out), from the [volumes] that are needed.
+//! Here is the plan, a value, with a `part` for each archive. Beside it: what is `told` of it, its `refusals`, and how to
+//! `carry_out` it, from the `volumes` that are needed.
 
 mod carry_out;
 mod part;

@@ -1,8 +1,7 @@
 //! The tar of one archive: what the scan found, read and written member by member.
 //!
-//! Here is the order of things, and what has no content. Beside it: how [files] are read and how
-//! [databases], what is learned of their bytes as they [pass](passing), members of the format's
-//! [own], and what becomes of what is [absent] by now.
+//! Here is the order of things, and what has no content. Beside it: how `files` are read and how `databases`, what is
+//! learned of their bytes in `passing`, members of the format's `own`, and what becomes of what is `absent` by now.
 
 mod absent;
 mod databases;
@@ -143,7 +142,7 @@ impl<'a> Members<'a> {
     /// # Errors
     /// Those of the later stages, a full staging disk, and a wish to stop. What cannot be read is no error here.
     pub fn write(mut self, tar: &mut TarWriter) -> Result<Outcome> {
-        self.outcome.contents = Some(Contents::new(self.archive, self.staging)?);
+        self.outcome.contents = Some(Contents::new(self.archive, self.scan.tree.len(), self.staging)?);
         let order = self.order(tar);
         let found = self.large_databases(&order);
         let jobs = found.iter().map(|d| d.paths.clone()).collect();

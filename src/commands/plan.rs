@@ -1,8 +1,7 @@
 //! What an incremental holds: every difference is looked at, and each changed entry goes whole, as a delta, or by name.
 //!
-//! Here is the plan and the order in which it is made. Beside it: how each entry is [looked](look) at, how
-//! [files] are and how [databases], what they could be made from ([`bases`]), what makes the list
-//! [complete], and how much another parent would take ([`estimate`](mod@estimate)).
+//! Here is the plan and the order in which it is made. Beside it: the `look` at each entry, at `files` and at `databases`,
+//! the `bases` that something could be made from, what makes the list `complete`, and the `estimate` for another parent.
 
 mod bases;
 mod complete;

@@ -1,6 +1,6 @@
 //! What is on the store, judged: which commits verify, what is incomplete, what somebody tampered with.
 //!
-//! Beside it: what a person may [want](wanted) of it, and how that is [chosen](choice) with its chain.
+//! Beside it: what may be `wanted` of it, and the `choice` of that with its chain.
 
 mod choice;
 mod wanted;

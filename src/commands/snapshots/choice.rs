@@ -17,8 +17,9 @@ pub struct Choice<'a> {
 /// is passed over, unless it was named.
 ///
 /// # Errors
-/// [`Kind::NotThere`] when there is none, or one that was named has expired, [`Kind::Damaged`] when there are only ones
-/// that do not verify or whose chain is broken, [`Kind::Usage`] when an abbreviation is ambiguous.
+/// [`NotThere`](crate::Kind::NotThere) when there is none, or one that was named has expired,
+/// [`Damaged`](crate::Kind::Damaged) when there are only ones that do not verify or whose chain is broken,
+/// [`Usage`](crate::Kind::Usage) when an abbreviation is ambiguous.
 pub fn choose<'a>(
     found: &'a [Found],
     archive: Archive,
@@ -32,7 +33,7 @@ pub fn choose<'a>(
 /// The same among state archives that nobody doubts. A chain may still have members that were doubted.
 ///
 /// # Errors
-/// As [`choose`], and [`Kind::NotThere`] when all that is meant is doubted.
+/// As [`choose`], and [`NotThere`](crate::Kind::NotThere) when all that is meant is doubted.
 pub fn choose_good<'a>(found: &'a [Found], wanted: &Wanted, allow_unsigned: bool, now: i64) -> Result<Choice<'a>> {
     let doubts = Doubts::of(found);
     let is_good = |f: &Found| f.usable(allow_unsigned).is_some_and(|commit| !doubts.about(commit));

@@ -20,7 +20,7 @@ impl Wanted {
     /// Understands `latest`, an id or the beginning of one, a date, a time, and `3 days ago`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when it is none of them.
+    /// [`Usage`](crate::Kind::Usage) when it is none of them.
     pub fn parse(text: &str, now: i64) -> Result<Wanted> {
         let text = text.trim();
         if text == "latest" {
@@ -73,4 +73,49 @@ fn parse_time(text: &str, now: i64) -> Option<i64> {
     };
     let number: i64 = number.parse().ok().filter(|n| *n >= 0)?;
     (ago == "ago" && words.next().is_none()).then(|| now.saturating_sub(number.saturating_mul(unit)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// 2026-11-21T20:15:00Z.
+    const NOW: i64 = 1_795_292_100;
+
+    /// How long before [`NOW`] the moment is that a text names, in seconds.
+    fn before(text: &str) -> i64 {
+        match Wanted::parse(text, NOW) {
+            Ok(Wanted::Before(time)) => NOW - time,
+            _ => panic!("{text} names no moment"),
+        }
+    }
+
+    #[test]
+    fn a_date_means_its_last_second() {
+        assert_eq!(before("2026-11-20"), 20 * 3600 + 15 * 60 + 1);
+        assert_eq!(before("2026-11-21T20:00:00"), 900);
+        assert_eq!(before("2026-11-21T20:00:00+01:00"), 900 + 3600);
+    }
+
+    #[test]
+    fn some_time_ago() {
+        assert_eq!(before("3 days ago"), 3 * DAY_SECONDS);
+        assert_eq!(before("1 hour ago"), 3600);
+        for text in ["3 days", "days ago", "-1 days ago", "3 days ago now", "3 moons ago", "yesterday", "", "2026"] {
+            let parsed = Wanted::parse(text, NOW);
+            assert!(!matches!(parsed, Ok(Wanted::Before(_) | Wanted::Latest)), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_and_their_beginnings() {
+        let id = SnapshotId::parse("20261121T201500Z-3f9c02de").unwrap();
+        for text in ["20261121T201500Z-3f9c02de", "20261121T2015", "20261121", " latest "] {
+            assert!(Wanted::parse(text, NOW).unwrap().matches(&id), "{text}");
+        }
+        assert!(!Wanted::parse("20261121T201501", NOW).unwrap().matches(&id));
+        assert!(!Wanted::parse("2026-11-20", NOW).unwrap().matches(&id));
+        assert!(Wanted::parse("2026-11-21", NOW).unwrap().matches(&id));
+    }
 }
