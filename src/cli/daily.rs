@@ -65,7 +65,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 10 store missing, 12 the passphrase or kit is wrong.";
 
 pub(super) const RESTORE_HELP: &str = "\
-SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot) or \"3 days ago\".
+SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot), a time (2026-11-20T12:00, in UTC) or \"3 days ago\".
 Without --target everything goes where it was: into this user's home, and to the same places outside it.
 What is there already and the same is left alone: a file with the recorded size and time is, unless --overwrite or
 --verify-existing asks to read it. What differs stops the restore before anything is changed, without --overwrite.

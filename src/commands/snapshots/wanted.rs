@@ -51,7 +51,9 @@ impl Wanted {
 
 /// A date means its last second, so that `2026-11-20` finds what was made on that day. Without a zone it is UTC.
 fn parse_time(text: &str, now: i64) -> Option<i64> {
-    if let Ok(date) = text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
+    // Whatever reads a date passes over a time behind it.
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+        let date = text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)).ok()?;
         return Some(date.timestamp().as_second() + DAY_SECONDS - 1);
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_means_its_last_second() {
+    fn a_date_means_its_last_second_and_a_time_itself() {
         assert_eq!(before("2026-11-20"), 20 * 3600 + 15 * 60 + 1);
         assert_eq!(before("2026-11-21T20:00:00"), 900);
         assert_eq!(before("2026-11-21T20:00:00+01:00"), 900 + 3600);
