@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 
 use super::agents;
 use super::opened::{Opened, check_together, overridden};
@@ -34,6 +35,8 @@ use crate::model::path::{printable, printable_path};
 use crate::model::preset::PAUSED_SUFFIX;
 use crate::model::tree::{Children, Index, NONE};
 use crate::stream::archive_reader::VolumeReader;
+
+mod obstacles;
 
 /// No staging directory: there is nothing to do.
 const NOWHERE: u32 = u32::MAX;
@@ -370,6 +373,7 @@ impl<'a> Plan<'a> {
             ))
             .hint("restore beside it with --target DIR, or replace what differs with --overwrite"));
         }
+        self.check_tops()?;
         for part in &self.parts {
             for path in &part.databases {
                 let disk = self.goal.layout.to_disk(path);
@@ -417,6 +421,7 @@ impl<'a> Plan<'a> {
         for stage in &stages {
             self.check_case(stage)?;
         }
+        self.check_mounts(&stages)?;
         std::thread::scope(|scope| {
             let proof = scope.spawn(|| self.parts.iter().try_for_each(|part| part.archive.check_digest()));
             for (part, taken) in self.parts.iter().zip(&taken) {
@@ -539,21 +544,6 @@ impl<'a> Plan<'a> {
         }
         out
     }
-
-    /// A database's old sidecars would be replayed into the new file.
-    fn remove_sidecars(&self) -> Result<()> {
-        for part in &self.parts {
-            for path in &part.databases {
-                let fate = part.find(path).map(|i| part.fates[i as usize]);
-                if matches!(fate, Some(Fate::New | Fate::Differs)) {
-                    let disk = self.goal.layout.to_disk(path);
-                    let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
-                    links::remove_sidecars(disk).at("remove the old journal of", disk)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 fn panicked() -> Error {
@@ -629,8 +619,11 @@ impl Part<'_> {
         for index in self.renamed.iter().filter(|(_, there)| **there).map(|(index, _)| *index) {
             let disk = layout.to_disk(&self.archive.tree.path(index));
             let below = disk.strip_prefix(b"/").unwrap_or(&disk);
-            let removed = at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty()));
-            removed.map_err(|e| failed("remove", &disk, e.into()))?;
+            match at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty())) {
+                // Somebody was faster.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed("remove", &disk, e.into())),
+            }
         }
         Ok(())
     }
