@@ -102,7 +102,7 @@ pub(super) struct InitArgs {
     /// Back up a directory or file
     #[arg(long, value_name = "PATH")]
     source: Vec<PathBuf>,
-    /// Recovery kit: written if it is not there, else its series is continued [default: ~/lifeboat-key.txt]
+    /// Recovery kit: written if it is not there, else its series is continued, or its signing key put back [default: ~/lifeboat-key.txt]
     #[arg(long, value_name = "FILE")]
     kit: Option<PathBuf>,
     /// Leave no identity on this host: it can back up, but not open what it wrote
