@@ -60,9 +60,14 @@ pub struct Goal<'a> {
 }
 
 impl Goal<'_> {
+    /// What to think of links above the roots.
+    fn links(&self) -> LinksAbove {
+        if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed }
+    }
+
     /// What a comparison with the target goes by.
     fn look<'l>(&self, databases: &'l HashSet<Vec<u8>>, wanted: Option<&'l [bool]>) -> Look<'l> {
-        let links = if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
+        let links = self.links();
         let verify = self.verify_existing || self.overwrite == Overwrite::Always;
         Look { links, databases, wanted, verify }
     }
@@ -202,7 +207,7 @@ impl<'a> Plan<'a> {
                 let stage = *of_root.entry(root).or_insert_with(|| {
                     let parent = match self.goal.target {
                         Some(target) => target.to_owned(),
-                        None => nearest_directory(&self.goal.layout.to_disk(&part.source_of(&tree.path(root)))),
+                        None => beside(&self.goal.layout.to_disk(&part.source_of(&tree.path(root)))),
                     };
                     let known = self.stage_parents.iter().position(|p| *p == parent);
                     let number = known.unwrap_or_else(|| {
@@ -546,6 +551,15 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Where what belongs to `disk` is staged: in it, if it is a directory, else in the nearest one above it. What is above may
+/// be a link to where a person moved it, but a link in its own place will go.
+fn beside(disk: &[u8]) -> PathBuf {
+    let above = crate::model::path::parent(disk).filter(|above| !above.is_empty()).unwrap_or(b"/");
+    let own = PathBuf::from(std::ffi::OsStr::from_bytes(disk));
+    let is_dir = own.symlink_metadata().is_ok_and(|m| m.is_dir());
+    if is_dir { own } else { nearest_directory(above, LinksAbove::Followed) }
+}
+
 fn panicked() -> Error {
     Error::failed("a thread of the restore panicked: this is a bug in lifeboat")
 }
@@ -578,6 +592,16 @@ impl Part<'_> {
             }
             let path = tree.path(index);
             let aside = aside(&path);
+            let in_use = goal.layout.to_disk(&path);
+            if fate == Fate::Differs
+                && Path::new(std::ffi::OsStr::from_bytes(&in_use)).symlink_metadata().is_ok_and(|m| m.is_dir())
+            {
+                return Err(Error::failed(format!(
+                    "{} is a directory, and a file in the snapshot, so it cannot be paused",
+                    printable(&in_use)
+                ))
+                .hint("move the directory away, or restore without --paused; nothing was changed"));
+            }
             let beside = compare_at(tree, index, &goal.layout, &look, &aside);
             let beside = beside.map_err(|e| failed("look at", &aside, e.into()))?;
             let there = matches!(beside, Fate::Same | Fate::Settled);

@@ -53,7 +53,10 @@ pub fn run(world: &World, arguments: &[&OsStr], asked: &[u8]) -> Result<Vec<u8>>
     }
     // Read side by side, and to the end: a pipe that nobody reads from would have both wait for ever.
     let err = child.stderr.take();
-    let listen = thread::spawn(move || err.map(|err| read_some(err, SAID_BYTES_MAX)).unwrap_or_default());
+    let listen = thread::Builder::new()
+        .name("sandbox".into())
+        .spawn(move || err.map(|err| read_some(err, SAID_BYTES_MAX)).unwrap_or_default())
+        .map_err(|e| Error::failed("cannot start a thread").because(e))?;
     let answer = child.stdout.take().map(|out| read_some(out, ANSWER_BYTES_MAX)).unwrap_or_default();
     let said = listen.join().unwrap_or_default();
     let status = child.wait().map_err(|e| Error::failed("cannot wait for the sandbox").because(e))?;

@@ -20,6 +20,16 @@ fn attempt(
     restore::run(&machine.world, &args, &mut |event| events(event))
 }
 
+/// What takes a while to come back, so that something can happen meanwhile.
+fn write_noise(machine: &Machine) -> std::path::PathBuf {
+    let mut seed = 7_u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed.to_be_bytes()
+    };
+    machine.write("agent/noise", (0..3 << 20).flat_map(|_| next()).collect::<Vec<u8>>())
+}
+
 /// An agent that is started while its home comes back makes a database, and what is in its log is nowhere else.
 #[test]
 fn a_database_that_appears_meanwhile_keeps_its_log() {
@@ -34,10 +44,12 @@ fn a_database_that_appears_meanwhile_keeps_its_log() {
             db
         };
         drop(fill("('old')"));
+        let noise = write_noise(&machine);
         machine.init(&["agent"]);
         machine.backup();
         std::fs::remove_file(&database).unwrap();
         std::fs::remove_file(machine.home("agent/notes.md")).unwrap();
+        std::fs::remove_file(noise).unwrap();
         let mut live = None;
         let error = attempt(&machine, |a| a.overwrite = overwrite, &mut |event| {
             if matches!(event, Event::Progress { files_total: 1.., .. }) && live.is_none() {
@@ -47,8 +59,8 @@ fn a_database_that_appears_meanwhile_keeps_its_log() {
         let error = error.unwrap_err();
         assert!(error.to_string().contains("state.db appeared while it was restored"), "{}", said(&error));
         assert!(machine.home("agent/state.db-wal").metadata().unwrap().len() > 0);
-        let count: String = live.unwrap().query_row("select x from t", [], |row| row.get(0)).unwrap();
-        assert_eq!(count, "new");
+        let kept: String = live.unwrap().query_row("select x from t", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, "new");
         assert!(!machine.home("agent/notes.md").exists(), "nothing is put in place then");
     }
 }
@@ -61,8 +73,10 @@ fn a_database_that_is_opened_meanwhile_is_left_alone() {
     let db = rusqlite::Connection::open(&database).unwrap();
     db.execute_batch("pragma journal_mode=wal; create table t(x)").unwrap();
     drop(db);
+    let noise = write_noise(&machine);
     machine.init(&["agent"]);
     machine.backup();
+    std::fs::remove_file(noise).unwrap();
     let db = rusqlite::Connection::open(&database).unwrap();
     db.execute_batch("insert into t values ('later')").unwrap();
     drop(db);
@@ -107,6 +121,22 @@ fn a_link_in_place_of_the_home_is_named() {
     // As it stays, whoever leaves what differs has nothing to do.
     machine.try_restore(&target, |a| a.overwrite = Overwrite::Never).unwrap();
     assert_eq!(snapshot(&outside), before);
+}
+
+/// What is above a source may have been moved to another disk, with a link in its place.
+#[test]
+fn a_source_comes_back_through_a_link_to_another_disk() {
+    let machine = Machine::new();
+    machine.write("work/agent/notes.md", "words");
+    machine.write("work/agent/.env", "API_KEY=fake-0000");
+    machine.init(&["work/agent"]);
+    machine.backup();
+    let script = r#"rm -r "$HOME/work"; mkdir disk; mount -t tmpfs none disk || exit 99
+        ln -s "$PWD/disk" "$HOME/work"
+        "$LIFEBOAT" restore --identity "$KIT" && cat disk/agent/notes.md && [ -e "$HOME/work/agent/.env" ] && ls -A disk
+        rm disk/agent/notes.md; "$LIFEBOAT" restore --identity "$KIT" && cat "$HOME/work/agent/notes.md" && ls -A "$HOME/work""#;
+    let Some((code, text)) = mounted(&machine, script) else { return };
+    assert!(code == 0 && text.matches("wordsagent\n").count() == 2, "{code} {text}");
 }
 
 /// What the rules of that day left out was not "not there", though the rules of today would store it.
@@ -168,11 +198,16 @@ fn a_mount_inside_a_source_is_seen_before_anything_moves() {
         echo "status $?"
         [ ! -e "$HOME/agent/a.md" ] && [ ! -e "$HOME/agent/z.md" ] && [ -z "$(ls -A "$HOME/agent/data")" ] && echo untouched
         ls -A "$HOME/agent"
+        # Nor can anything be moved to another mount of the same file system, as containers have them.
+        umount "$HOME/agent/data"; mkdir elsewhere; mount --bind elsewhere "$HOME/agent/data" || exit 99
+        "$LIFEBOAT" restore --identity "$KIT"
+        [ ! -e "$HOME/agent/a.md" ] && [ ! -e "$HOME/agent/z.md" ] && echo "bound, and untouched"
         # A source that is a mount as a whole is none of that, and neither is one in which nothing is to be done.
         rm -r "$HOME/whole/deep"; mount -t tmpfs none "$HOME/whole"
         "$LIFEBOAT" restore --identity "$KIT" --path '~/whole' && cat "$HOME/whole/deep/x.md""#;
     let Some((code, text)) = mounted(&machine, script) else { return };
-    assert!(text.contains("agent/data is on another file system"), "{text}");
+    assert_eq!(text.matches("agent/data is another mount").count(), 2, "{text}");
+    assert!(text.contains("bound, and untouched"), "{text}");
     assert!(text.contains("status 1\nuntouched\ndata\n"), "{text}");
     assert!(code == 0 && text.contains("words"), "{text}");
     machine.restore(&machine.target("target"));

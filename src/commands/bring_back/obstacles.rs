@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Overwrite, Plan};
 use crate::error::{At as _, Error, Result};
-use crate::host::compare::{Fate, nearest_directory};
+use crate::host::compare::{Fate, mount_of, nearest_directory};
 use crate::host::stage::Stage;
 use crate::host::{database, links};
 use crate::model::entry::Kind;
@@ -56,12 +55,11 @@ impl Plan<'_> {
                 if comes_along || !looked.insert(disk.clone()) {
                     continue;
                 }
-                let dir = nearest_directory(&disk);
-                let there = dir.symlink_metadata().at("look at", &dir)?.dev();
-                if there != stage.path().symlink_metadata().at("look at", stage.path())?.dev() {
+                let dir = nearest_directory(&disk, self.goal.links());
+                let mount = |path: &Path| mount_of(path).at("look at", path);
+                if mount(&dir)? != mount(stage.path())? {
                     return Err(Error::failed(format!(
-                        "{} is on another file system than what is above it, and nothing can be moved there; nothing \
-                         was changed",
+                        "{} is another mount than what is above it, and nothing can be moved there; nothing was changed",
                         printable_path(&dir)
                     ))
                     .hint("restore with --target DIR, and copy it from there, or unmount it"));
