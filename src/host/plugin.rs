@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_it_leaves_in_a_session_of_its_own_is_not_waited_for() {
         let script = "setsid sh -c 'echo $$ >\"$0.far\"; exec sleep 77' \"$0\" & sleep 77";
-        let (dir, programs) = programs(script, Duration::from_millis(1500));
+        let (dir, programs) = programs(script, Duration::from_secs(3));
         let mut talk = |from: &mut dyn BufRead, _: &mut dyn Write| {
             from.read_to_end(&mut Vec::new()).map(drop).map_err(|e| Error::failed("it was ended").because(e))
         };
