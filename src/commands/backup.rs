@@ -258,7 +258,11 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
     if let Some(alarm) = outcome.alarm {
-        let kept = alarm.good.as_ref().filter(|_| alarm.is_new).map(|good| keep_good(run, good, events));
+        let kept = alarm.good.as_ref().map(|good| match alarm.is_new {
+            true => keep_good(run, good, events),
+            // What nobody can look for is told as if it were not there: to pin it once more does no harm.
+            false => matches!(pin::is_pinned(run.store, &run.config.name, good), Ok(Some(true))),
+        });
         done.pinned = kept.unwrap_or(false);
         done.suspicious = alarm.findings;
         done.alarm_since = Some(clock_text(alarm.pending.since));

@@ -1,11 +1,11 @@
 //! Restoring one or two opened archives into one target: compare, stage, extract, place, finish.
 //!
-//! Here is the plan, a value, with a `part` for each archive. Beside it: what is `told` of it, its `refusals`, and how to
+//! Here is the plan, a value, with a `part` for each archive. Beside it: what is `told` of it, the `obstacles`, and how to
 //! `carry_out` it, from the `volumes` that are needed.
 
 mod carry_out;
+mod obstacles;
 mod part;
-mod refusals;
 mod told;
 mod volumes;
 
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::host::compare::{Fate, LinksAbove, Look, nearest_directory};
 use crate::model::asked::Globs;
 use crate::model::layout::Layout;
+use crate::model::path::parent;
 use crate::model::preset::PAUSED_SUFFIX;
 
 /// Where to, and what may happen there.
@@ -39,9 +40,14 @@ pub struct Goal<'a> {
 }
 
 impl Goal<'_> {
+    /// What to think of links above the roots.
+    fn links(&self) -> LinksAbove {
+        if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed }
+    }
+
     /// What a comparison with the target goes by.
     fn look<'l>(&self, databases: &'l HashSet<Vec<u8>>, wanted: Option<&'l [bool]>) -> Look<'l> {
-        let links = if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
+        let links = self.links();
         let verify = self.verify_existing || self.overwrite == Overwrite::Always;
         Look { links, databases, wanted, verify }
     }
@@ -158,7 +164,7 @@ impl<'a> Plan<'a> {
         let mut stage_at = |source: &[u8]| {
             let parent = match goal.target {
                 Some(target) => target.to_owned(),
-                None => nearest_directory(&goal.layout.to_disk(source)),
+                None => beside(&goal.layout.to_disk(source)),
             };
             let known = parents.iter().position(|p| *p == parent);
             let number = known.unwrap_or_else(|| {
@@ -176,6 +182,15 @@ impl<'a> Plan<'a> {
     pub fn goal(&self) -> &Goal<'a> {
         &self.goal
     }
+}
+
+/// Where what belongs to `disk` is staged: in it, if it is a directory, else in the nearest one above it. What is above may
+/// be a link to where a person moved it, but a link in its own place will go.
+fn beside(disk: &[u8]) -> PathBuf {
+    let above = parent(disk).filter(|above| !above.is_empty()).unwrap_or(b"/");
+    let own = PathBuf::from(OsStr::from_bytes(disk));
+    let is_dir = own.symlink_metadata().is_ok_and(|m| m.is_dir());
+    if is_dir { own } else { nearest_directory(above, LinksAbove::Followed) }
 }
 
 fn panicked() -> Error {

@@ -69,7 +69,7 @@ pub struct Done {
     pub alarm_since: Option<String>,
     /// The newest snapshot that is not marked, if there is an alarm.
     pub last_good: Option<String>,
-    /// Whether this run pinned that.
+    /// Whether that is pinned, by this run or before it.
     pub pinned: bool,
     /// Entries left out on purpose.
     pub skipped: u64,
@@ -165,7 +165,7 @@ impl Done {
         out.push(format!("since {since} {marked}"));
         if let Some(good) = &self.last_good {
             let kept = match self.pinned {
-                true => format!("it is pinned now, and `lifeboat unpin {good}` lets it go"),
+                true => format!("it is pinned, and `lifeboat unpin {good}` lets it go"),
                 false => format!("`lifeboat pin {good}`, on a machine that may write there, keeps it"),
             };
             out.push(format!(

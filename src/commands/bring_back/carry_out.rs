@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 
 use super::part::Part;
 use super::{Overwrite, Plan, aside, panicked};
@@ -54,6 +54,7 @@ impl Plan<'_> {
         for stage in &stages {
             self.check_case(stage)?;
         }
+        self.check_mounts(&stages)?;
         self.fill(&stages, &taken, world, store, limits, events)?;
         world.check_stop()?;
         self.put_in_place(&stages)?;
@@ -127,21 +128,6 @@ impl Plan<'_> {
         }
         out
     }
-
-    /// A database's old sidecars would be replayed into the new file.
-    fn remove_sidecars(&self) -> Result<()> {
-        for part in &self.parts {
-            for path in &part.databases {
-                let fate = part.find(path).map(|i| part.fates[i as usize]);
-                if matches!(fate, Some(Fate::New | Fate::Differs)) {
-                    let disk = self.goal.layout.to_disk(path);
-                    let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
-                    links::remove_sidecars(disk).at("remove the old journal of", disk)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Part<'_> {
@@ -196,8 +182,11 @@ impl Part<'_> {
         for index in self.renamed.iter().filter(|(_, there)| **there).map(|(index, _)| *index) {
             let disk = layout.to_disk(&self.archive.tree.path(index));
             let below = disk.strip_prefix(b"/").unwrap_or(&disk);
-            let removed = at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty()));
-            removed.map_err(|e| failed("remove", &disk, e.into()))?;
+            match at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty())) {
+                // Somebody was faster.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed("remove", &disk, e.into())),
+            }
         }
         Ok(())
     }

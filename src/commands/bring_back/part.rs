@@ -1,6 +1,9 @@
 //! One archive of a restore: its entries beside what is at the target.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::{Goal, Overwrite, aside};
@@ -99,6 +102,16 @@ impl<'a> Part<'a> {
             }
             let path = tree.path(index);
             let aside = aside(&path);
+            let in_use = goal.layout.to_disk(&path);
+            if fate == Fate::Differs
+                && Path::new(OsStr::from_bytes(&in_use)).symlink_metadata().is_ok_and(|m| m.is_dir())
+            {
+                return Err(Error::failed(format!(
+                    "{} is a directory, and a file in the snapshot, so it cannot be paused",
+                    printable(&in_use)
+                ))
+                .hint("move the directory away, or restore without --paused; nothing was changed"));
+            }
             let beside = compare_at(tree, index, &goal.layout, &look, &aside);
             let beside = beside.map_err(|e| failed("look at", &aside, e.into()))?;
             let there = matches!(beside, Fate::Same | Fate::Settled);
