@@ -73,7 +73,8 @@ A GLOB is as for `lifeboat find`, and takes all that is below a match; only what
 --paused leaves what presets know as NAME.paused (.env, config.yaml and cron jobs of Hermes; openclaw.json and others of
 OpenClaw), so that no bot and no job starts, and says how to put it back. A later restore leaves it so, and says so.
 --delete removes, last of all, what the configuration of today would back up and the snapshot does not have: never what it
-leaves out, other sources, secrets whose bundle is not opened, or what could not be read when the snapshot was made.
+leaves out, other sources, secrets whose bundle is not opened, or what could not be read or was left out when the snapshot
+was made.
 
 Examples:
   lifeboat restore --identity lifeboat-key.txt               everything, on a new machine
@@ -101,7 +102,7 @@ pub(super) struct InitArgs {
     /// Back up a directory or file
     #[arg(long, value_name = "PATH")]
     source: Vec<PathBuf>,
-    /// Recovery kit: written if it is not there, else its series is continued [default: ~/lifeboat-key.txt]
+    /// Recovery kit: written if it is not there, else its series is continued, or its signing key put back [default: ~/lifeboat-key.txt]
     #[arg(long, value_name = "FILE")]
     kit: Option<PathBuf>,
     /// Leave no identity on this host: it can back up, but not open what it wrote

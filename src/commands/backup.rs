@@ -113,7 +113,7 @@ pub struct Done {
     pub alarm_since: Option<String>,
     /// The newest snapshot that is not marked, if there is an alarm.
     pub last_good: Option<String>,
-    /// Whether this run pinned that.
+    /// Whether that is pinned, by this run or before it.
     pub pinned: bool,
     /// Entries left out on purpose.
     pub skipped: u64,
@@ -189,7 +189,7 @@ impl Done {
         out.push(format!("since {since} {marked}"));
         if let Some(good) = &self.last_good {
             let kept = match self.pinned {
-                true => format!("it is pinned now, and `lifeboat unpin {good}` lets it go"),
+                true => format!("it is pinned, and `lifeboat unpin {good}` lets it go"),
                 false => format!("`lifeboat pin {good}`, on a machine that may write there, keeps it"),
             };
             out.push(format!(
@@ -407,7 +407,11 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
     if let Some(alarm) = outcome.alarm {
-        let kept = alarm.good.as_ref().filter(|_| alarm.is_new).map(|good| keep_good(run, good, events));
+        let kept = alarm.good.as_ref().map(|good| match alarm.is_new {
+            true => keep_good(run, good, events),
+            // What nobody can look for is told as if it were not there: to pin it once more does no harm.
+            false => matches!(pin::is_pinned(run.store, &run.config.name, good), Ok(Some(true))),
+        });
         done.pinned = kept.unwrap_or(false);
         done.suspicious = alarm.findings;
         done.alarm_since = Some(clock_text(alarm.pending.since));

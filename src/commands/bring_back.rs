@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 
 use super::agents;
 use super::opened::{Opened, check_together, overridden};
@@ -35,6 +36,8 @@ use crate::model::preset::PAUSED_SUFFIX;
 use crate::model::tree::{Children, Index, NONE};
 use crate::stream::archive_reader::VolumeReader;
 
+mod obstacles;
+
 /// No staging directory: there is nothing to do.
 const NOWHERE: u32 = u32::MAX;
 /// How many conflicts a message names.
@@ -57,9 +60,14 @@ pub struct Goal<'a> {
 }
 
 impl Goal<'_> {
+    /// What to think of links above the roots.
+    fn links(&self) -> LinksAbove {
+        if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed }
+    }
+
     /// What a comparison with the target goes by.
     fn look<'l>(&self, databases: &'l HashSet<Vec<u8>>, wanted: Option<&'l [bool]>) -> Look<'l> {
-        let links = if self.target.is_some() { LinksAbove::Refused } else { LinksAbove::Followed };
+        let links = self.links();
         let verify = self.verify_existing || self.overwrite == Overwrite::Always;
         Look { links, databases, wanted, verify }
     }
@@ -199,7 +207,7 @@ impl<'a> Plan<'a> {
                 let stage = *of_root.entry(root).or_insert_with(|| {
                     let parent = match self.goal.target {
                         Some(target) => target.to_owned(),
-                        None => nearest_directory(&self.goal.layout.to_disk(&part.source_of(&tree.path(root)))),
+                        None => beside(&self.goal.layout.to_disk(&part.source_of(&tree.path(root)))),
                     };
                     let known = self.stage_parents.iter().position(|p| *p == parent);
                     let number = known.unwrap_or_else(|| {
@@ -370,6 +378,7 @@ impl<'a> Plan<'a> {
             ))
             .hint("restore beside it with --target DIR, or replace what differs with --overwrite"));
         }
+        self.check_tops()?;
         for part in &self.parts {
             for path in &part.databases {
                 let disk = self.goal.layout.to_disk(path);
@@ -417,6 +426,7 @@ impl<'a> Plan<'a> {
         for stage in &stages {
             self.check_case(stage)?;
         }
+        self.check_mounts(&stages)?;
         std::thread::scope(|scope| {
             let proof = scope.spawn(|| self.parts.iter().try_for_each(|part| part.archive.check_digest()));
             for (part, taken) in self.parts.iter().zip(&taken) {
@@ -539,21 +549,15 @@ impl<'a> Plan<'a> {
         }
         out
     }
+}
 
-    /// A database's old sidecars would be replayed into the new file.
-    fn remove_sidecars(&self) -> Result<()> {
-        for part in &self.parts {
-            for path in &part.databases {
-                let fate = part.find(path).map(|i| part.fates[i as usize]);
-                if matches!(fate, Some(Fate::New | Fate::Differs)) {
-                    let disk = self.goal.layout.to_disk(path);
-                    let disk = Path::new(std::ffi::OsStr::from_bytes(&disk));
-                    links::remove_sidecars(disk).at("remove the old journal of", disk)?;
-                }
-            }
-        }
-        Ok(())
-    }
+/// Where what belongs to `disk` is staged: in it, if it is a directory, else in the nearest one above it. What is above may
+/// be a link to where a person moved it, but a link in its own place will go.
+fn beside(disk: &[u8]) -> PathBuf {
+    let above = crate::model::path::parent(disk).filter(|above| !above.is_empty()).unwrap_or(b"/");
+    let own = PathBuf::from(std::ffi::OsStr::from_bytes(disk));
+    let is_dir = own.symlink_metadata().is_ok_and(|m| m.is_dir());
+    if is_dir { own } else { nearest_directory(above, LinksAbove::Followed) }
 }
 
 fn panicked() -> Error {
@@ -588,6 +592,16 @@ impl Part<'_> {
             }
             let path = tree.path(index);
             let aside = aside(&path);
+            let in_use = goal.layout.to_disk(&path);
+            if fate == Fate::Differs
+                && Path::new(std::ffi::OsStr::from_bytes(&in_use)).symlink_metadata().is_ok_and(|m| m.is_dir())
+            {
+                return Err(Error::failed(format!(
+                    "{} is a directory, and a file in the snapshot, so it cannot be paused",
+                    printable(&in_use)
+                ))
+                .hint("move the directory away, or restore without --paused; nothing was changed"));
+            }
             let beside = compare_at(tree, index, &goal.layout, &look, &aside);
             let beside = beside.map_err(|e| failed("look at", &aside, e.into()))?;
             let there = matches!(beside, Fate::Same | Fate::Settled);
@@ -629,8 +643,11 @@ impl Part<'_> {
         for index in self.renamed.iter().filter(|(_, there)| **there).map(|(index, _)| *index) {
             let disk = layout.to_disk(&self.archive.tree.path(index));
             let below = disk.strip_prefix(b"/").unwrap_or(&disk);
-            let removed = at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty()));
-            removed.map_err(|e| failed("remove", &disk, e.into()))?;
+            match at::with(root.as_fd(), below, |fd, path| unlinkat(fd, path, AtFlags::empty())) {
+                // Somebody was faster.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed("remove", &disk, e.into())),
+            }
         }
         Ok(())
     }

@@ -113,7 +113,7 @@ Whoever has it and can read the store reads everything, secrets included: never 
 /// When the store cannot be used, the name is taken by another key, or the kit could not be written and proved.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     if let Some(configured) = configuration(world)? {
-        return extend(world, args, configured);
+        return extend(world, args, configured, events);
     }
     check_names(args)?;
     let kit_path = args.kit.clone().unwrap_or_else(|| world.default_kit());
@@ -327,11 +327,7 @@ fn continue_series(
     prove(&name, &kit, &kit)?;
     refuse_other_key(world, &signing)?;
     let store = Store::open(world, &url, Access::Existing)?;
-    // What the kit's key signs must still count: an older kit restores, but its key may have been handed over.
-    let signers = in_force(&store, &kit.series, &signing).map_err(|e| {
-        let hint = e.advice().unwrap_or_default().to_owned();
-        Error::new(e.kind(), format!("{name} is not the newest kit of the series {}", kit.series)).because(e).hint(hint)
-    })?;
+    let signers = newest_key(&store, &kit.series, &signing, &name)?;
     let sources = match former_sources(world, args, &store, &kit, &signers, events) {
         Some(sources) => sources,
         None => sources(world, args)?,
@@ -433,18 +429,23 @@ fn keep_identities(world: &World, kit: &Kit, notes: &mut Vec<String>) -> Identit
     }
 }
 
+/// Writes a configuration. One that is there is changed where it has to be, so that what a person wrote in it stays.
 pub(super) fn write_config(file: &Path, config: &Config) -> Result<()> {
     use std::io::Write as _;
+    // A link stays one, to where somebody keeps such files.
+    let file = &std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let text = std::fs::read_to_string(file).ok().and_then(|text| config.written_into(&text));
+    let text = text.unwrap_or_else(|| config.render());
     let dir = file.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::NamedTempFile::new_in(dir).at("write in", dir)?;
-    temporary.write_all(config.render().as_bytes()).at("write", file)?;
+    temporary.write_all(text.as_bytes()).at("write", file)?;
     temporary.as_file().sync_all().at("write", file)?;
     temporary.persist(file).map_err(|e| e.error).at("write", file)?;
     Ok(())
 }
 
 /// Adds sources to a configuration that is there.
-fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
+fn extend(world: &World, args: &Args, configured: Configured, events: &mut Events<'_>) -> Result<Done> {
     let Configured { mut config, file } = configured;
     check_names(args)?;
     let shown = printable_path(&file);
@@ -463,6 +464,9 @@ fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
     }
     let mut what = "unchanged";
     if args.presets.is_empty() && args.sources.is_empty() {
+        if let Some(kit) = args.kit.as_ref().filter(|kit| kit.exists() && !signing_key_file(&file).exists()) {
+            return put_key_back(world, kit, &config, &file, events);
+        }
         if args.kit.is_some() || args.sealed || args.passphrase {
             return Err(other("series", &config.name));
         }
@@ -473,10 +477,50 @@ fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
                 what = "extended";
             }
         }
-        write_config(&file, &config)?;
+        if what == "extended" {
+            write_config(&file, &config)?;
+        }
     }
-    let identity = if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned();
-    Ok(done(&config, &file, None, identity, what, Vec::new()))
+    Ok(done(&config, &file, None, identity_of(&config), what, Vec::new()))
+}
+
+fn identity_of(config: &Config) -> String {
+    if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned()
+}
+
+/// Puts the signing key of a kit beside a configuration that has none any more, or has it from systemd elsewhere.
+fn put_key_back(world: &World, path: &Path, config: &Config, file: &Path, events: &mut Events<'_>) -> Result<Done> {
+    let (kit, name) = (read_back(world, path)?, printable_path(path));
+    if kit.series != config.name {
+        return Err(Error::usage(format!(
+            "{name} belongs to the series {}, and {} to {}",
+            kit.series,
+            printable_path(file),
+            config.name
+        ))
+        .hint("name the kit of this machine's series, or another configuration with --config"));
+    }
+    let signing = Signer::of_kit(&kit)?.ok_or_else(|| Error::usage(format!("{name} holds no signing key")))?;
+    let store = Store::open(world, &config.store, Access::Existing)?;
+    if taken(&store, &kit.series, signing.signers.first())? {
+        return Err(Error::damaged(format!(
+            "{name} has another signing key than the series {} on the store",
+            kit.series
+        ))
+        .hint("it is the kit of another series of that name: look for this machine's"));
+    }
+    newest_key(&store, &kit.series, &signing, &name)?;
+    write_private_file(&signing_key_file(file), &signing.to_text())?;
+    events(Event::Note(format!("{} is there again", printable_path(&signing_key_file(file)))));
+    Ok(done(config, file, Some(path), identity_of(config), "continued", Vec::new()))
+}
+
+/// Who signs, if the key of the kit `name` does: an older kit restores, but its key may have been handed over.
+fn newest_key(store: &Store, series: &str, signing: &Signer, name: &str) -> Result<Signers> {
+    in_force(store, series, signing).map_err(|e| {
+        let hint = e.advice().unwrap_or_default().to_owned();
+        Error::new(e.kind(), format!("{name} is not the newest kit of the series {series}")).because(e).hint(hint)
+    })
 }
 
 fn done(
