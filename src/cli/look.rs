@@ -54,9 +54,10 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 written but the snapshot lacks somethin
 
 #[cfg(target_os = "linux")]
 pub(super) const MOUNT_HELP: &str = "\
-DIRECTORY has to be empty. What is looked into is read from the store and checked then, a few MiB around it at a time; a
-file that is read through is not checked once more as a whole, as `cat` does. Whoever mounts it sees everything, and
-nobody else sees anything. It ends with Ctrl-C, or with `umount` or `fusermount3 -u`. Of the extended attributes only
+DIRECTORY has to be empty. What is looked into is read from the store and checked then, some 3 MiB around it; a file that
+is read through is not checked once more as a whole, as `cat` does. Files lie on the store by likeness, not by directory:
+to get at many of them, `restore --path` and `dump` are much faster. Whoever mounts it sees everything, and nobody else sees
+anything. It ends with Ctrl-C, or with `umount` or `fusermount3 -u`. Of the extended attributes only
 user.* are shown. It needs /dev/fuse and, for users other than root, fusermount3.
 
 Examples:

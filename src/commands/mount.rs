@@ -60,7 +60,7 @@ pub struct Done {
 
 impl Report for Done {
     fn text(&self) -> String {
-        format!("{} is at {} no longer", self.of.snapshot, self.directory)
+        format!("{} is at {} no longer\n", self.of.snapshot, self.directory)
     }
 
     fn problems(&self) -> Vec<String> {
