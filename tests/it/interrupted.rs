@@ -468,3 +468,86 @@ fn killed_and_gone_on() {
     machine.restore(&target);
     assert_eq!(std::fs::read(target.join("home/agent/e.bin")).unwrap(), noise(60 << 20, 400));
 }
+
+/// A list of members that ends within a record, as a kill in the middle of a write leaves it. What the next run notes
+/// behind that has to be read as what it is, or the one after it takes places in the tar for what they are not.
+#[test]
+fn a_note_that_was_cut_and_others_behind_it() {
+    let mut machine = agent();
+    machine.write("agent/d.bin", noise(60 << 20, 400));
+    cut_off(&mut machine, 2);
+    let notes = machine.world.state_dir("testhost").join("interrupted/members");
+    // What was noted last is beyond the volumes that arrived.
+    std::fs::OpenOptions::new().append(true).open(notes).unwrap().write_all(&[1; 40]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(12));
+    machine.write("agent/b.bin", noise(26 << 20, 200));
+    cut_off(&mut machine, 1);
+    let (done, volumes) = go_on(&machine);
+    expect(&machine, &done, "a note that was cut");
+    assert_eq!(volumes, Some(3));
+}
+
+/// A machine that lost its power may keep the note of a volume and lose those of what is in it.
+#[test]
+fn what_is_in_a_volume_and_was_not_noted() {
+    for records in [0, 3] {
+        let mut machine = agent();
+        cut_off(&mut machine, 3);
+        let notes = machine.world.state_dir("testhost").join("interrupted/members");
+        let content = std::fs::read(&notes).unwrap();
+        std::fs::write(notes, &content[..records * 81]).unwrap();
+        std::fs::remove_file(machine.home("agent/notes/7.md")).unwrap();
+        let (done, volumes) = go_on(&machine);
+        expect(&machine, &done, "a gone file that was not noted");
+        assert_eq!(volumes, None, "{records}");
+    }
+}
+
+/// What an interrupted run has stored may hold the value of what is a secret by now, and nobody can search it once more.
+#[test]
+fn a_value_that_became_a_secret() {
+    let value = "Quartz-Meadow-7731-tango";
+    for policy in ["report", "move", "fail"] {
+        let mut machine = agent();
+        machine.configure(|text| text.replace("sweep = \"report\"", &format!("sweep = \"{policy}\"")));
+        let secret = [format!("the word is {value}\n").into_bytes(), noise(90_000, 7)].concat();
+        machine.write("agent/notes/5.md", secret);
+        cut_off(&mut machine, 3);
+        std::thread::sleep(std::time::Duration::from_millis(12));
+        machine.write("agent/.env", format!("SERVICE_PASSWORD={value}\n"));
+        if policy == "fail" {
+            let error = machine.try_backup().unwrap_err();
+            assert!(error.to_string().contains("1 file of the state"), "{}", said(&error));
+        }
+        machine.write("agent/notes/5.md", "clean");
+        machine.world.fixed_now = Some(LATER + 900);
+        let (done, volumes) = go_on(&machine);
+        assert_eq!(volumes, None, "{policy}");
+        by_tar(&machine, &done, &machine.target("by-hand"));
+        let tar = std::fs::read(machine.target("whole.tar")).unwrap();
+        assert!(!tar.windows(value.len()).any(|bytes| bytes == value.as_bytes()), "{policy}");
+    }
+}
+
+/// Under `fail` an archive is not gone on with that has the value in it, though it is out of the file by then.
+#[test]
+fn a_value_that_came_while_it_was_written() {
+    let value = "Quartz-Meadow-7731-tango";
+    let mut machine = agent();
+    machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"fail\""));
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={value}\n"));
+    let error = backup::run(&machine.world, &backup::Args::default(), &mut |event| {
+        if matches!(event, Event::Phase("writing the state archive")) {
+            machine.write("agent/notes/5.md", format!("the word is {value}\n"));
+        }
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("came into a file of the state"), "{}", said(&error));
+    machine.write("agent/notes/5.md", "clean");
+    machine.world.fixed_now = Some(LATER + 900);
+    let (done, volumes) = go_on(&machine);
+    assert_eq!(volumes, None);
+    by_tar(&machine, &done, &machine.target("by-hand"));
+    let tar = std::fs::read(machine.target("whole.tar")).unwrap();
+    assert!(!tar.windows(value.len()).any(|bytes| bytes == value.as_bytes()));
+}
