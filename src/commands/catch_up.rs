@@ -228,12 +228,13 @@ impl Series<'_> {
         };
         let over = is_over(one, now);
         let why = |expired| if expired { Why::Expired } else { Why::Damaged };
+        // Past its keep a broken chain is no damage.
+        let keep = keep_seconds(self.tiers, commit.tier.as_deref().unwrap_or_default(), commit.life);
+        let kept = one.place.is_pinned() || now < commit.id.unix_seconds().saturating_add(keep);
         if let Some(damage) = one.damage() {
             return Err((why(over), damage));
         }
         if let Err(broken) = snapshots::chain(found, one, false, now) {
-            let keep = keep_seconds(self.tiers, commit.tier.as_deref().unwrap_or_default(), commit.life);
-            let kept = one.place.is_pinned() || now < commit.id.unix_seconds().saturating_add(keep);
             return Err((why(broken.expired || !kept), format!("it needs {}, which {}", broken.needs, broken.why)));
         }
         if over && !needed.contains(&one.place.id) {
@@ -241,7 +242,7 @@ impl Series<'_> {
         }
         match &commit.parent {
             Some(parent) if !parents.contains(&parent.id) => {
-                Err((Why::Damaged, format!("it needs {}, which was not copied", parent.id)))
+                Err((why(over || !kept), format!("it needs {}, which was not copied", parent.id)))
             }
             _ => Ok(()),
         }
