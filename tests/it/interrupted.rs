@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lifeboat::commands::{Event, backup};
+use lifeboat::commands::{Event, backup, rotate, verify};
 use lifeboat::model::commit::Commit;
 
 use crate::faults::full_after;
@@ -550,4 +550,37 @@ fn a_value_that_came_while_it_was_written() {
     by_tar(&machine, &done, &machine.target("by-hand"));
     let tar = std::fs::read(machine.target("whole.tar")).unwrap();
     assert!(!tar.windows(value.len()).any(|bytes| bytes == value.as_bytes()));
+}
+
+/// What is on the store was sealed for keys that are not in force any more, or leans on what is gone.
+#[test]
+fn keys_that_changed_and_a_parent_that_went() {
+    for signing in [false, true] {
+        let mut machine = agent();
+        cut_off(&mut machine, 2);
+        let kit = machine.root().join("new.txt");
+        let identity = Some(machine.kit());
+        let asked = rotate::Args { signing, kit: kit.clone(), identity, ..rotate::Args::default() };
+        rotate::run(&machine.world, &asked, &mut |_| {}).unwrap_or_else(|e| panic!("{}", said(&e)));
+        machine.world.fixed_now = Some(LATER + 900);
+        let (_, volumes) = go_on(&machine);
+        assert_eq!(volumes, None, "{signing}");
+        let target = machine.target("restored");
+        machine.try_restore(&target, |a| a.identity = Some(kit)).unwrap_or_else(|e| panic!("{}", said(&e)));
+        assert_eq!(std::fs::read(target.join("home/agent/b.bin")).unwrap(), noise(26 << 20, 101));
+        let verified = verify::run(&machine.world, &verify::Args::default(), &mut |_| {}).unwrap();
+        assert!(verified.findings.is_empty(), "{signing}: {:?}", verified.findings);
+    }
+    let mut machine = agent();
+    let full = machine.backup().state.unwrap().place;
+    machine.write("agent/d.bin", noise(40 << 20, 300));
+    machine.world.fixed_now = Some(LATER + 900);
+    machine.world.wrap_store = Some(full_after(2));
+    machine.try_backup().expect_err("it calls itself done");
+    machine.world.wrap_store = None;
+    std::fs::remove_dir_all(machine.store().join(full)).unwrap();
+    machine.world.fixed_now = Some(LATER + 1800);
+    let (done, volumes) = go_on(&machine);
+    assert!(volumes.is_none() && done.state.as_ref().unwrap().parent.is_none());
+    expect(&machine, &done, "without its parent");
 }

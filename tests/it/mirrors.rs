@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lifeboat::Kind;
-use lifeboat::commands::{Event, Report as _, backup, status};
+use lifeboat::commands::{Event, Report as _, backup, list, status, verify};
 
 use crate::fake_cloud::{self, Cloud, Fate};
 use crate::forge::{files, snapshot};
@@ -300,5 +300,44 @@ fn an_answer_that_is_none_is_no_object_that_is_there() {
                 cloud.state.lock().unwrap().objects.keys().map(|k| k.strip_prefix("m/").unwrap().into()).collect();
             assert_eq!(there, files(&machine.store()), "{kind:?} {code}");
         }
+    }
+}
+
+/// A disk that was away while the store went on, and was pruned: it gets all that still counts, with what that leans on.
+#[test]
+fn one_that_was_away_for_a_week() {
+    let mut machine = beside();
+    let (there, away) = (directory(&machine), machine.root().join("away"));
+    std::fs::create_dir(&there).unwrap();
+    machine.backup();
+    later(&mut machine, 3600, "before");
+    std::fs::rename(&there, &away).unwrap();
+    let mut pruned = 0;
+    for n in 0..16 {
+        let done = later(&mut machine, DAY / 2, &format!("away {n}"));
+        assert_eq!(done.verdict(), Some(Kind::Incomplete));
+        pruned += done.pruned;
+    }
+    assert!(pruned > 0);
+    std::fs::rename(&away, &there).unwrap();
+    let done = later(&mut machine, 3600, "back");
+    assert_eq!(done.verdict(), None, "{:?}", done.problems());
+    let store = Some(there.to_str().unwrap().to_owned());
+    let args = verify::Args { all: true, store: store.clone(), ..verify::Args::default() };
+    let verified = verify::run(&machine.world, &args, &mut |_| {}).unwrap();
+    assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+    let rows = machine.list().snapshots;
+    // What is past its life and was not removed yet is not copied any more.
+    let now = jiff::Timestamp::from_second(machine.world.now()).unwrap().to_string();
+    let lives = |row: &&list::Row| row.expires.as_deref().is_some_and(|end| end > now.as_str());
+    let states: Vec<_> = rows.iter().filter(|row| row.tier.is_some()).filter(lives).collect();
+    assert!(states.len() > 8, "{}", states.len());
+    for row in states {
+        let target = machine.target("restored");
+        let change = |a: &mut lifeboat::commands::restore::Args| {
+            (a.snapshot, a.store) = (row.id.clone(), store.clone());
+        };
+        machine.try_restore(&target, change).unwrap_or_else(|e| panic!("{}: {}", row.id, crate::forge::said(&e)));
+        std::fs::remove_dir_all(target).unwrap();
     }
 }
