@@ -288,6 +288,16 @@ pub struct Past {
     lines_bytes: u64,
 }
 
+/// What the list of members tells.
+struct Noted {
+    /// The records in force.
+    records: Vec<Record>,
+    /// Where the tar ends.
+    end: u64,
+    /// Behind how many records a run went on, and from where in the tar.
+    resumed: Vec<(u64, u64)>,
+}
+
 /// A volume as its lines tell it.
 struct Told {
     object: Object,
@@ -310,14 +320,17 @@ impl Past {
     ) -> std::io::Result<Past> {
         let mut past = Past::default();
         let told = past.read_volumes(volumes)?;
-        let (records, end) = past.read_members(members)?;
+        let Noted { records, end, resumed } = past.read_members(members)?;
         let mut tar_end = 0;
         let mut ends = vec![0];
         for (index, told) in told {
             let follows = told.frames.first().is_some_and(|f| f.tar_offset == tar_end);
             tar_end = told.frames.last().map_or(tar_end, Frame::tar_end);
             // What follows the end of a tar is seen by nobody, and where notes of members are lost nobody knows its ends.
-            let usable = index == past.objects.len() && follows && tar_end <= end && told.records <= past.records;
+            let noted = tar_end <= end && told.records <= past.records;
+            // A later run went on before its end, and noted members in the place of its own.
+            let replaced = resumed.iter().any(|(records, floor)| told.records <= *records && tar_end > *floor);
+            let usable = index == past.objects.len() && follows && noted && !replaced;
             if !usable || !is_there(&told.object, told.stored) {
                 break;
             }
@@ -367,25 +380,25 @@ impl Past {
         Ok(out)
     }
 
-    /// The records in force, and where the tar ends.
-    fn read_members(&mut self, list: &mut dyn Read) -> std::io::Result<(Vec<Record>, u64)> {
-        let (mut out, mut end): (Vec<Record>, u64) = (Vec::new(), u64::MAX);
+    fn read_members(&mut self, list: &mut dyn Read) -> std::io::Result<Noted> {
+        let mut out = Noted { records: Vec::new(), end: u64::MAX, resumed: Vec::new() };
         let mut bytes = [0; RECORD_BYTES];
         loop {
             match list.read_exact(&mut bytes) {
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok((out, end)),
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(out),
                 other => other?,
             }
-            let Some(record) = Record::of_bytes(&bytes) else { return Ok((out, end)) };
-            self.records += 1;
+            let Some(record) = Record::of_bytes(&bytes) else { return Ok(out) };
             match record.kind {
                 Kind::Resumed => {
-                    out.retain(|r| r.end <= record.end);
-                    end = u64::MAX;
+                    out.records.retain(|r| r.end <= record.end);
+                    out.end = u64::MAX;
+                    out.resumed.push((self.records, record.end));
                 }
-                Kind::End => end = record.start,
-                _ => out.push(record),
+                Kind::End => out.end = record.start,
+                _ => out.records.push(record),
             }
+            self.records += 1;
         }
     }
 
@@ -700,6 +713,31 @@ mod tests {
         whole.volumes.0.lock().unwrap().pop();
         let (past, end) = (whole.read(), whole.volumes.0.lock().unwrap().len());
         assert!(past.whole_bytes().1 < u64::try_from(end).unwrap());
+    }
+
+    /// The note that a run went on may be lost from one list and not from the other.
+    #[test]
+    fn what_a_later_run_replaced_is_not_used_again() {
+        let lists = Lists::default();
+        let ledger = lists.ledger();
+        ledger.whole(b"home/a", [1; 32], (0, 500, 900));
+        ledger.whole(b"home/b", [2; 32], (1000, 1500, 1900));
+        lists.volumes(&ledger, 0..2, &[0, 1]);
+        let before = lists.volumes.0.lock().unwrap().clone();
+        // The next one found the second of them gone, and stored another in its place.
+        let past = {
+            let (members, volumes) = (lists.members.0.lock().unwrap().clone(), before.clone());
+            let first = |object: &Object, noted| noted && object.name == volume_name(10);
+            Past::read(&mut &members[..], &mut &volumes[..], &first).unwrap()
+        };
+        let ledger = lists.ledger();
+        ledger.resumed(&past);
+        ledger.whole(b"home/c", [3; 32], (1000, 1100, 1900));
+        lists.volumes(&ledger, 1..2, &[1]);
+        assert_eq!(lists.read().objects.len(), 2);
+        // Its own lines are lost, and the older one is there after all.
+        *lists.volumes.0.lock().unwrap() = before;
+        assert_eq!(lists.read().objects.len(), 1);
     }
 
     #[test]

@@ -184,7 +184,10 @@ fn the_program_ends_with_four() {
 
 #[test]
 fn a_store_on_which_nothing_is_left_is_not_well() {
-    let machine = machine();
+    let mut machine = machine();
+    machine.world.fixed_now = Some(NOW + 5 * 86_400);
+    let young = attempt(&machine, |a| a.since = Some("1 day ago".to_owned())).unwrap();
+    assert!(young.verdict().is_none() && young.text().contains("nothing to look at"), "{}", young.text());
     for gone in ["state", "secrets"] {
         std::fs::remove_dir_all(machine.store().join(gone)).unwrap();
     }
