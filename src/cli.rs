@@ -79,6 +79,10 @@ enum Command {
     /// Write a file or directory of a snapshot to stdout, as tar
     #[command(after_help = look::DUMP_HELP)]
     Dump(look::DumpArgs),
+    /// Show a snapshot as a directory, read-only
+    #[cfg(target_os = "linux")]
+    #[command(after_help = look::MOUNT_HELP)]
+    Mount(look::MountArgs),
     /// Look for names, in one snapshot or in all
     #[command(after_help = look::FIND_HELP)]
     Find(look::FindArgs),
@@ -177,6 +181,8 @@ fn dispatch(world: &World, voice: Voice, command: Command) -> ExitCode {
         Command::Ls(a) => look::ls(world, voice, a),
         Command::Cat(a) => look::cat(world, voice, a),
         Command::Dump(a) => look::dump(world, voice, a),
+        #[cfg(target_os = "linux")]
+        Command::Mount(a) => look::mount(world, voice, a),
         Command::Find(a) => look::find(world, voice, a),
         Command::Diff(a) => look::diff(world, voice, a),
         Command::Log(a) => look::log(world, voice, a),

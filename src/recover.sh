@@ -80,22 +80,25 @@ verified=
 if [ -z "$public" ]; then warn "warning: the key file has no '# signing-public:' line, so nothing can be verified"
 elif ! command -v minisign >/dev/null; then warn "warning: minisign is not installed, so nothing can be verified"
 else
-  verified=yes from=0
+  verified=yes from=0 known=
   # Keys that signed before it stand in the kit, too: "# signing-former: RW… till-seq N", the oldest first.
   tr -d '\r' <"$key" | sed -n 's/^# signing-former: *//p' >former
   while read -r old word till _; do
     [ "$word" = till-seq ] || continue
     case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
     echo "$from $till $old" >>trusted
-    from=$till
+    from=$till known="$known $old"
   done <former
   for file in "$store/keys/$series"/[0-9][0-9][0-9][0-9][0-9][0-9].pub; do
     said=$(minisign -VQm "$file" -x "$file.minisig" -P "$public" 2>/dev/null) || continue
     number=$(basename "$file" .pub | sed 's/^0*//') till=${said##* }
     case $till in '' | *[!0-9]* | ????????????????*) continue ;; esac
     [ "$said" = "lifeboat-key $series $number from-seq $till" ] && [ "$till" -gt "$from" ] || continue
+    next=$(tr -d '\r' <"$file" | sed -n 2p)
+    # A key that was given up never comes back.
+    case "$known $public " in *" $next "*) continue ;; esac
     echo "$from $till $public" >>trusted
-    public=$(sed -n 2p "$file") from=$till
+    known="$known $public" public=$next from=$till
   done
   echo "$from 9999999999999999 $public" >>trusted
 fi

@@ -65,7 +65,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 10 store missing, 12 the passphrase or kit is wrong.";
 
 pub(super) const RESTORE_HELP: &str = "\
-SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot) or \"3 days ago\".
+SNAPSHOT is an id, the beginning of one, `latest`, a date (its last snapshot), a time (2026-11-20T12:00, in UTC) or \"3 days ago\".
 Without --target everything goes where it was: into this user's home, and to the same places outside it.
 What is there already and the same is left alone: a file with the recorded size and time is, unless --overwrite or
 --verify-existing asks to read it. What differs stops the restore before anything is changed, without --overwrite.
@@ -73,7 +73,8 @@ A GLOB is as for `lifeboat find`, and takes all that is below a match; only what
 --paused leaves what presets know as NAME.paused (.env, config.yaml and cron jobs of Hermes; openclaw.json and others of
 OpenClaw), so that no bot and no job starts, and says how to put it back. A later restore leaves it so, and says so.
 --delete removes, last of all, what the configuration of today would back up and the snapshot does not have: never what it
-leaves out, other sources, secrets whose bundle is not opened, or what could not be read when the snapshot was made.
+leaves out, other sources, secrets whose bundle is not opened, or what could not be read or was left out when the snapshot
+was made.
 
 Examples:
   lifeboat restore --identity lifeboat-key.txt               everything, on a new machine
@@ -101,7 +102,7 @@ pub(super) struct InitArgs {
     /// Back up a directory or file
     #[arg(long, value_name = "PATH")]
     source: Vec<PathBuf>,
-    /// Recovery kit: written if it is not there, else its series is continued [default: ~/lifeboat-key.txt]
+    /// Recovery kit: written if it is not there, else its series is continued, or its signing key put back [default: ~/lifeboat-key.txt]
     #[arg(long, value_name = "FILE")]
     kit: Option<PathBuf>,
     /// Leave no identity on this host: it can back up, but not open what it wrote

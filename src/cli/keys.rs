@@ -250,7 +250,7 @@ pub(super) fn keys(world: &World, voice: Voice, a: KeysArgs) -> ExitCode {
             output::finish(voice, &mut printer, result)
         }
         KeysCommand::SetCredential(SetCredentialArgs { part, store, remove }) => {
-            let value = if remove { Ok(None) } else { secret(&part).map(Some) };
+            let value = if remove { Ok(None) } else { secret(world, &part).map(Some) };
             let result = value.and_then(|value| {
                 let args = credential::Args { name: part, store, value };
                 credential::set(world, &args, &mut |e| printer.event(e))

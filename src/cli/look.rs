@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::commands::look::Place;
+#[cfg(target_os = "linux")]
+use crate::commands::mount;
 use crate::commands::reading::Where;
 use crate::commands::{cat, diff, dump, find, log, ls};
 use crate::error::Error;
@@ -49,6 +51,21 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 written but the snapshot lacks something, 4 damage found,
 10 store, snapshot or path missing, 12 no identity opens it, 130 interrupted.";
+
+#[cfg(target_os = "linux")]
+pub(super) const MOUNT_HELP: &str = "\
+DIRECTORY has to be empty. What is looked into is read from the store and checked then, a few MiB around it at a time; a
+file that is read through is not checked once more as a whole, as `cat` does. Whoever mounts it sees everything, and
+nobody else sees anything. It ends with Ctrl-C, or with `umount` or `fusermount3 -u`. Of the extended attributes only
+user.* are shown. It needs /dev/fuse and, for users other than root, fusermount3.
+
+Examples:
+  mkdir /tmp/then && lifeboat mount latest /tmp/then
+  lifeboat mount \"3 days ago\" /tmp/then --identity lifeboat-key.txt
+  sqlite3 'file:/tmp/then/home/.hermes/state.db?immutable=1'
+
+Exit codes: 0 unmounted, 1 failed, 2 usage, 3 something in it could not be read, 4 damage found, 10 store, snapshot or
+directory missing, 12 no identity opens it.";
 
 pub(super) const FIND_HELP: &str = "\
 A GLOB matches whole names at any depth (*.md, memories/*.md), or from where it says that it begins (~/x/*, /etc/**).
@@ -160,6 +177,19 @@ pub(super) struct DumpArgs {
     place: PlaceArgs,
 }
 
+#[cfg(target_os = "linux")]
+#[derive(Args)]
+pub(super) struct MountArgs {
+    /// Which snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+    /// Where to
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
 #[derive(Args)]
 pub(super) struct FindArgs {
     /// What to look for; quoted, so that the shell leaves it alone
@@ -229,6 +259,15 @@ pub(super) fn dump(world: &World, voice: Voice, a: DumpArgs) -> ExitCode {
         let done = dump::run(world, &args, &mut out, &mut |e| printer.event(e))?;
         flush(out).map(|()| done)
     });
+    output::finish(voice, &mut printer, result)
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn mount(world: &World, voice: Voice, a: MountArgs) -> ExitCode {
+    let MountArgs { snapshot, directory, place } = a;
+    let args = mount::Args { place: place.into(), snapshot, directory };
+    let mut printer = Printer::new(voice);
+    let result = mount::run(world, &args, &mut |e| printer.event(e));
     output::finish(voice, &mut printer, result)
 }
 

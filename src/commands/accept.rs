@@ -30,6 +30,8 @@ pub struct Done {
     pub answered: bool,
     /// Snapshots that are still marked.
     pub marked: Vec<String>,
+    /// What had looked suspicious, as far as it is known.
+    pub findings: Vec<String>,
 }
 
 impl Report for Done {
@@ -38,6 +40,7 @@ impl Report for Done {
             Some(id) => format!("accepted {id}; the next backup says so on the store\n"),
             None => "the alarm of a run that wrote no snapshot is answered\n".to_owned(),
         };
+        self.findings.iter().for_each(|line| out.push_str(&format!("as it should be: {line}\n")));
         if !self.answered {
             out.push_str("newer ones are marked, too: the alarm stays open until the newest is accepted\n");
         }
@@ -67,12 +70,18 @@ pub fn run(world: &World, args: &Args, _events: &mut Events<'_>) -> Result<Done>
     let series = config.name;
     if doubts.doubted.is_empty() && wanted.is_none() && doubts.open.is_some() {
         doubts.dismiss(&catalog)?;
-        return Ok(Done { series, accepted: None, answered: true, marked: Vec::new() });
+        return Ok(Done { series, accepted: None, answered: true, marked: Vec::new(), findings: findings(&doubts) });
     }
     let id = meant(&doubts, wanted)?;
     let answered = doubts.accept(&catalog, &id)?;
     let marked = doubts.doubted.iter().filter(|other| **other != id).map(ToString::to_string).collect();
-    Ok(Done { series, accepted: Some(id.to_string()), answered, marked })
+    let findings = if answered { findings(&doubts) } else { Vec::new() };
+    Ok(Done { series, accepted: Some(id.to_string()), answered, marked, findings })
+}
+
+/// What is answered with the alarm that is open, also what a run found that failed afterwards.
+fn findings(doubts: &Doubts) -> Vec<String> {
+    doubts.open.as_ref().map(|alarm| alarm.findings.clone()).unwrap_or_default()
 }
 
 fn meant(doubts: &Doubts, wanted: Option<&str>) -> Result<SnapshotId> {

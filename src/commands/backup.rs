@@ -1,14 +1,15 @@
 //! `lifeboat backup`: a snapshot of all sources, in two archives.
 
+mod report;
+
 use std::path::PathBuf;
 
-use serde::Serialize;
-
+pub use self::report::{Done, Written};
 use super::bundle::Bundle;
 use super::content_rule::{self, Judged, Known};
 use super::lineage::Lineage;
 use super::members::Outcome;
-use super::mirror::{self, Mirrors};
+use super::mirror::Mirrors;
 use super::preview::preview;
 use super::session::{Configured, configuration, open_catalog};
 use super::signing::{in_force_today, signing};
@@ -16,7 +17,7 @@ use super::snapshots::{self, Wanted, choose};
 use super::sources::{Resolved, lost_logins, resolve};
 use super::sweeping::{self, Before, Found as Leaking, Sweeping};
 use super::write_archive::{Committed, Run, clock_text, settle};
-use super::{Event, Events, Report, bytes_text, count_text, hand_over, init, pin, policy, prune, roots, state_archive};
+use super::{Event, Events, Report as _, hand_over, init, pin, policy, prune, roots, state_archive};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, scan};
@@ -29,7 +30,7 @@ use crate::model::layout::Layout;
 use crate::model::names::name_is_secret;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
-use crate::model::store_key::{Archive, Place, SnapshotId};
+use crate::model::store_key::{Archive, SnapshotId};
 use crate::model::tree::NONE;
 use crate::stream::archive_writer::is_stale;
 
@@ -48,156 +49,6 @@ pub struct Args {
     pub accept_policy: bool,
     /// The most that leaves for a bucket, in bytes per second, whatever the configuration says.
     pub limit_upload: Option<u64>,
-}
-
-/// One archive of the snapshot.
-#[derive(Debug, Serialize)]
-pub struct Written {
-    /// Its id.
-    pub id: String,
-    /// Where it stands on the store.
-    pub place: String,
-    /// The tier, of a state archive.
-    pub tier: Option<String>,
-    /// What it was made against, of an incremental.
-    pub parent: Option<String>,
-    /// Files in it.
-    pub files: u64,
-    /// Bytes of their content.
-    pub bytes: u64,
-    /// Bytes on the store.
-    pub stored: u64,
-}
-
-/// What `backup` did.
-#[derive(Debug, Default, Serialize)]
-pub struct Done {
-    /// The series.
-    pub series: String,
-    /// The store.
-    pub store: String,
-    /// The state archive.
-    pub state: Option<Written>,
-    /// The secrets bundle.
-    pub secrets: Option<Written>,
-    /// Nothing was written, since nothing changed.
-    pub unchanged: bool,
-    /// Entries that were there in the parent and are not any more.
-    pub deleted: u64,
-    /// Archives past their life that were removed from a store on this disk.
-    pub pruned: u64,
-    /// How the mirrors stand.
-    pub mirrors: Vec<mirror::Standing>,
-    /// Nothing was written.
-    pub dry_run: bool,
-    /// What is wrong with how this host is set up.
-    pub warnings: Vec<String>,
-    /// What decides where data goes and is not as it was last accepted.
-    pub policy_changes: Vec<String>,
-    /// What could not be read; a secret without its name.
-    pub unreadable: Vec<String>,
-    /// Entries that went away meanwhile.
-    pub vanished: u64,
-    /// Files that changed while they were read.
-    pub changed: u64,
-    /// Files that are secret by what is in them.
-    pub secret_by_content: u64,
-    /// Values of secrets that were seen in the state.
-    pub leaked_values: u64,
-    /// Files of the state that they were seen in.
-    pub leaking_files: u64,
-    /// Why what was seen looks as if something had gone wrong on this machine; also what earlier runs found, until somebody
-    /// answers.
-    pub suspicious: Vec<String>,
-    /// RFC 3339: when that was seen first.
-    pub alarm_since: Option<String>,
-    /// The newest snapshot that is not marked, if there is an alarm.
-    pub last_good: Option<String>,
-    /// Whether this run pinned that.
-    pub pinned: bool,
-    /// Entries left out on purpose.
-    pub skipped: u64,
-    /// Seconds that it took.
-    pub seconds: f64,
-}
-
-impl Report for Done {
-    fn text(&self) -> String {
-        let mut out = String::new();
-        let what = if self.dry_run { "would write" } else { "wrote" };
-        for (name, written) in [("state", &self.state), ("secrets", &self.secrets)] {
-            if let Some(w) = written {
-                let (files, bytes) = (count_text(w.files, "file"), bytes_text(w.bytes));
-                let stored = if self.dry_run { String::new() } else { format!(", {} stored", bytes_text(w.stored)) };
-                let kind = match (&w.tier, &w.parent) {
-                    (Some(tier), Some(_)) => format!("{tier}, "),
-                    (Some(tier), None) => format!("{tier}, full, "),
-                    (None, _) => String::new(),
-                };
-                out.push_str(&format!("{what} {name:<8}{}  {kind}{files}, {bytes}{stored}\n", w.id));
-            }
-        }
-        if self.unchanged {
-            out.push_str("nothing changed since the last snapshot: none was written\n");
-        }
-        let mut notes = Vec::new();
-        for (n, text) in [
-            (self.deleted, "deleted since the parent"),
-            (self.vanished, "went away while it ran"),
-            (self.changed, "changed while being read"),
-            (self.skipped, "left out by rule (-v lists them)"),
-            (self.secret_by_content, "secret by what is in them (-v lists them)"),
-            (self.pruned, "old archives removed from the store"),
-        ] {
-            if n > 0 {
-                notes.push(format!("{n} {text}"));
-            }
-        }
-        for copied in self.mirrors.iter().filter_map(mirror::Standing::copied_text) {
-            notes.push(copied);
-        }
-        if self.leaked_values > 0 {
-            let (values, files) = (count_text(self.leaked_values, "value"), count_text(self.leaking_files, "file"));
-            notes.push(format!("{values} of secrets seen in {files} of the state (`lifeboat secrets leaks` tells)"));
-        }
-        if !notes.is_empty() {
-            out.push_str(&format!("{}\n", notes.join(", ")));
-        }
-        out
-    }
-
-    fn problems(&self) -> Vec<String> {
-        let unreadable = self.unreadable.iter().map(|line| format!("incomplete: {line}"));
-        let mirrors = self.mirrors.iter().filter_map(mirror::Standing::problem);
-        unreadable.chain(self.warnings.iter().cloned()).chain(mirrors).chain(self.alarm()).collect()
-    }
-
-    fn verdict(&self) -> Option<crate::Kind> {
-        match self.alarm_since {
-            Some(_) => Some(crate::Kind::Suspicious),
-            None => (!self.problems().is_empty()).then_some(crate::Kind::Incomplete),
-        }
-    }
-}
-
-impl Done {
-    /// What is suspicious, and the way back.
-    fn alarm(&self) -> Vec<String> {
-        let Some(since) = &self.alarm_since else { return Vec::new() };
-        let mut out: Vec<String> = self.suspicious.iter().map(|line| format!("suspicious: {line}")).collect();
-        let marked = "snapshots are marked as suspicious until `lifeboat accept` says that all is as it should be";
-        out.push(format!("since {since} {marked}"));
-        if let Some(good) = &self.last_good {
-            let kept = match self.pinned {
-                true => format!("it is pinned now, and `lifeboat unpin {good}` lets it go"),
-                false => format!("`lifeboat pin {good}`, on a machine that may write there, keeps it"),
-            };
-            out.push(format!(
-                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; {kept}"
-            ));
-        }
-        out
-    }
 }
 
 /// Makes a snapshot; without a configuration it makes that first.
@@ -396,7 +247,7 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
         return Err(Error::not_there("there is no secret in any source").hint("`lifeboat backup` backs up the state"));
     }
     match secrets_bundle.write_if_changed(&mut lineage, found, events)? {
-        Some(committed) => done.secrets = Some(take(&committed, done)),
+        Some(committed) => done.secrets = Some(done.take(&committed)),
         None => done.unreadable.extend(secrets_bundle.still_unreadable()?),
     }
     if args.secrets_only {
@@ -409,14 +260,18 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;
     if let Some(alarm) = outcome.alarm {
-        let kept = alarm.good.as_ref().filter(|_| alarm.is_new).map(|good| keep_good(run, good, events));
+        let kept = alarm.good.as_ref().map(|good| match alarm.is_new {
+            true => keep_good(run, good, events),
+            // What nobody can look for is told as if it were not there: to pin it once more does no harm.
+            false => matches!(pin::is_pinned(run.store, &run.config.name, good), Ok(Some(true))),
+        });
         done.pinned = kept.unwrap_or(false);
         done.suspicious = alarm.findings;
         done.alarm_since = Some(clock_text(alarm.pending.since));
         done.last_good = alarm.good.map(|id| id.to_string());
     }
     match outcome.committed {
-        Some(committed) => done.state = Some(take(&committed, done)),
+        Some(committed) => done.state = Some(done.take(&committed)),
         None => done.unchanged = done.secrets.is_none(),
     }
     tell_leaks(&secrets_bundle, &mut lineage, before, outcome.leaks, found, done, events)?;
@@ -476,29 +331,7 @@ fn tell_leaks(
     let snapshot = (state.map(|s| s.id.as_str()), state.is_some_and(|s| s.parent.is_none()));
     if let Some(committed) = bundle.write_for_leaks(lineage, &leaks, snapshot, found, events)? {
         let written = Committed { outcome: Outcome::default(), ..committed };
-        done.secrets = Some(take(&written, done));
+        done.secrets = Some(done.take(&written));
     }
     Ok(())
-}
-
-/// Moves what is to be reported from an archive to the report.
-fn take(committed: &Committed, done: &mut Done) -> Written {
-    done.vanished += committed.outcome.vanished;
-    done.changed += committed.outcome.changed;
-    done.unreadable.extend(committed.outcome.unreadable.iter().cloned());
-    let commit = &committed.commit;
-    let parent = commit.parent.as_ref().map(|p| p.id.clone());
-    let place = match &commit.tier {
-        Some(tier) => Place { parent: parent.clone(), ..Place::state(tier, &commit.series, &commit.id) },
-        None => Place::secrets(&commit.series, &commit.id),
-    };
-    Written {
-        id: commit.id.to_string(),
-        place: place.directory(),
-        tier: commit.tier.clone(),
-        parent: parent.map(|p| p.to_string()),
-        files: committed.counts.files,
-        bytes: committed.bytes,
-        stored: commit.stored_bytes(),
-    }
 }

@@ -12,7 +12,6 @@ use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::members::KIT_MARK;
 use super::{Event, Events, count_text};
 use crate::error::Result;
 use crate::host::catalog::Catalog;
@@ -21,6 +20,7 @@ use crate::host::source;
 use crate::host::world::World;
 use crate::model::entry::Kind;
 use crate::model::finder::{self, Hit, Search, is_text};
+use crate::model::kit::KIT_MARK;
 use crate::model::layout::Layout;
 use crate::model::manifest::PathName;
 use crate::model::path::printable;

@@ -1,7 +1,8 @@
 //! Where the content of each file is and what it hashes to, until the manifest is written.
 //!
 //! For hundreds of thousands of files this would be the largest thing in memory, and it is wanted once more at the end,
-//! so it waits in a file that has no name. What is known of secrets stays in memory.
+//! so it then waits in a file that has no name. For fewer the memory is cheaper than the calls, and what is known of secrets
+//! always stays there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,22 +17,26 @@ use crate::model::tree::{Index, Tree};
 /// Bytes of a record: offset in the tar plus one, digest.
 const RECORD_BYTES: usize = 40;
 
+/// Entries of a tree for which memory is cheaper than a file: some 6 MiB.
+const IN_MEMORY_MAX: usize = 100_000;
+
 /// Places and digests by entry.
 pub enum Contents {
-    /// Of secrets.
+    /// Of secrets, and of small trees.
     Memory(HashMap<Index, [u8; RECORD_BYTES]>),
-    /// Of everything else; the record of an entry stands at its number.
+    /// Of large trees; the record of an entry stands at its number.
     File(File),
 }
 
 impl Contents {
-    /// None yet.
+    /// None yet, of a tree of so many `entries`.
     ///
     /// # Errors
     /// When there can be no file in `staging`.
-    pub fn new(archive: Archive, staging: &Path) -> Result<Contents> {
+    pub fn new(archive: Archive, entries: usize, staging: &Path) -> Result<Contents> {
         Ok(match archive {
             Archive::Secrets => Contents::Memory(HashMap::new()),
+            Archive::State if entries <= IN_MEMORY_MAX => Contents::Memory(HashMap::new()),
             Archive::State => Contents::File(tempfile::tempfile_in(staging).at("write in", staging)?),
         })
     }

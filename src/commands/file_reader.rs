@@ -1,7 +1,8 @@
 //! The bytes of single files of an archive, out of the frames that hold them and no others.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io::Write;
+use std::ops::Range;
 
 use super::opened::Opened;
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -17,14 +18,91 @@ use crate::stream::archive_reader::VolumeReader;
 /// Bytes of a file that are held until all of it was checked; of a larger one the beginning goes out before that.
 const HELD_BYTES_MAX: usize = 32 << 20;
 
-/// Reads files one after the other. The last frame of each archive of the chain stays in memory, since neighbours lie in
-/// it, too.
+/// The frames that were read last, since neighbours lie in them, too.
+pub struct Frames {
+    volumes: VolumeReader,
+    /// The one that was asked for last comes first.
+    held: VecDeque<Held>,
+    most: usize,
+}
+
+struct Held {
+    level: Level,
+    frame: Frame,
+    tar: Vec<u8>,
+}
+
+impl Frames {
+    /// None yet; `most` are held, each of some 3 MiB.
+    ///
+    /// # Errors
+    /// When zstd cannot get memory.
+    pub fn new(most: usize) -> Result<Frames> {
+        Ok(Frames { volumes: VolumeReader::new()?, held: VecDeque::new(), most: most.max(1) })
+    }
+
+    /// The frame that holds a byte of the tar of an archive of the chain, and its content.
+    ///
+    /// # Errors
+    /// As [`Opened::read_frames`].
+    pub fn at(&mut self, store: &Store, archive: &Opened, level: Level, at: u64) -> Result<(&Frame, &[u8])> {
+        let holds = |held: &Held| held.level == level && (held.frame.tar_offset..held.frame.tar_end()).contains(&at);
+        let held = match self.held.iter().position(holds).and_then(|place| self.held.remove(place)) {
+            Some(held) => held,
+            None => self.read(store, archive, level, at)?,
+        };
+        self.held.push_front(held);
+        Ok((&self.held[0].frame, &self.held[0].tar))
+    }
+
+    fn read(&mut self, store: &Store, archive: &Opened, level: Level, at: u64) -> Result<Held> {
+        let number = usize::from(level);
+        let frames = &archive.members[number].header.frames;
+        let Some(frame) = frames.get(frames.partition_point(|f| f.tar_end() <= at)) else {
+            return Err(Error::damaged("a file lies behind the end of its archive"));
+        };
+        let old = if self.held.len() < self.most { None } else { self.held.pop_back() };
+        let mut tar = old.map(|held| held.tar).unwrap_or_default();
+        tar.clear();
+        let mut each = |_: &Frame, bytes: &[u8]| {
+            tar.extend_from_slice(bytes);
+            Ok(())
+        };
+        let volume = usize::try_from(frame.volume).unwrap_or(usize::MAX);
+        archive.read_frames(&mut self.volumes, store, number, volume, &[frame], &mut each)?;
+        Ok(Held { level, frame: *frame, tar })
+    }
+
+    /// Shows a run of the tar of an archive, in pieces.
+    ///
+    /// # Errors
+    /// As [`Frames::at`]; those of `each`.
+    pub fn run(
+        &mut self,
+        store: &Store,
+        archive: &Opened,
+        level: Level,
+        run: Range<u64>,
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = run.start;
+        while at < run.end {
+            let (frame, tar) = self.at(store, archive, level, at)?;
+            let upto = run.end.min(frame.tar_end());
+            let cut = |at: u64| usize::try_from(at - frame.tar_offset).unwrap_or(usize::MAX);
+            each(&tar[cut(at)..cut(upto)])?;
+            at = upto;
+        }
+        Ok(())
+    }
+}
+
+/// Reads files one after the other.
 pub struct FileReader<'a> {
     world: &'a World,
     store: &'a Store,
     archive: &'a Opened,
-    volumes: VolumeReader,
-    last: HashMap<Level, (Frame, Vec<u8>)>,
+    frames: Frames,
 }
 
 impl<'a> FileReader<'a> {
@@ -33,7 +111,7 @@ impl<'a> FileReader<'a> {
     /// # Errors
     /// When zstd cannot get memory.
     pub fn new(world: &'a World, store: &'a Store, archive: &'a Opened) -> Result<Self> {
-        Ok(FileReader { world, store, archive, volumes: VolumeReader::new()?, last: HashMap::new() })
+        Ok(FileReader { world, store, archive, frames: Frames::new(archive.members.len())? })
     }
 
     /// Writes the content of a file to `out`. A wrong one is refused: before anything is written, if it is not larger
@@ -47,7 +125,11 @@ impl<'a> FileReader<'a> {
         let mut done = 0;
         for piece in holders.stored(tree, index) {
             out.zeros(piece.offset.saturating_sub(done))?;
-            self.run(piece.level, piece.at, piece.length, &mut out)?;
+            let run = piece.at..piece.at + piece.length;
+            self.frames.run(self.store, self.archive, piece.level, run, &mut |bytes| {
+                self.world.check_stop()?;
+                out.write(bytes)
+            })?;
             done = piece.offset + piece.length;
         }
         out.zeros(tree.node(index).size.saturating_sub(done))?;
@@ -58,43 +140,6 @@ impl<'a> FileReader<'a> {
         }
         out.pass_on()
     }
-
-    /// Writes a run of the tar of an archive.
-    fn run(&mut self, level: Level, start: u64, length: u64, out: &mut Checked<'_>) -> Result<()> {
-        let (mut at, end) = (start, start + length);
-        while at < end {
-            self.world.check_stop()?;
-            let (frame, tar) = self.frame(level, at)?;
-            let upto = end.min(frame.tar_end());
-            let cut = |at: u64| usize::try_from(at - frame.tar_offset).unwrap_or(usize::MAX);
-            out.write(&tar[cut(at)..cut(upto)])?;
-            at = upto;
-        }
-        Ok(())
-    }
-
-    /// The frame that holds a byte of the tar of an archive.
-    fn frame(&mut self, level: Level, at: u64) -> Result<&(Frame, Vec<u8>)> {
-        let holds = |frame: &Frame| (frame.tar_offset..frame.tar_end()).contains(&at);
-        if !self.last.get(&level).is_some_and(|(frame, _)| holds(frame)) {
-            let number = usize::from(level);
-            let frames = &self.archive.members[number].header.frames;
-            let place = frames.partition_point(|f| f.tar_end() <= at);
-            let Some(frame) = frames.get(place) else {
-                return Err(Error::damaged("a file lies behind the end of its archive"));
-            };
-            let mut content = self.last.remove(&level).map(|(_, tar)| tar).unwrap_or_default();
-            content.clear();
-            let volume = usize::try_from(frame.volume).unwrap_or(usize::MAX);
-            let mut each = |_: &Frame, tar: &[u8]| {
-                content.extend_from_slice(tar);
-                Ok(())
-            };
-            self.archive.read_frames(&mut self.volumes, self.store, number, volume, &[frame], &mut each)?;
-            self.last.insert(level, (*frame, content));
-        }
-        self.last.get(&level).ok_or_else(|| Error::failed("a frame was read and is gone: this is a bug in lifeboat"))
-    }
 }
 
 /// The entry that holds the content of a file or of a further name of one.
@@ -102,12 +147,20 @@ impl<'a> FileReader<'a> {
 /// # Errors
 /// [`Kind::Usage`](crate::Kind::Usage) when it is neither.
 pub fn file_of(archive: &Opened, index: Index) -> Result<Index> {
+    file_among(archive, &Children::of(&archive.tree), index)
+}
+
+/// [`file_of`] for who has the children of the tree already.
+///
+/// # Errors
+/// As [`file_of`].
+pub fn file_among(archive: &Opened, children: &Children, index: Index) -> Result<Index> {
     let tree = &archive.tree;
     let path = || printable(&tree.path(index));
     let what = match tree.node(index).kind {
         Kind::File => return Ok(index),
         Kind::Hardlink => {
-            let file = Children::of(tree).find(tree, tree.target(index));
+            let file = children.find(tree, tree.target(index));
             return file.ok_or_else(|| Error::damaged(format!("hard link {} leads nowhere", path())));
         }
         Kind::Dir => "a directory",

@@ -31,7 +31,11 @@ pub fn prepare(world: &World, config: &Config, store: &Store, own: &Signer, cata
             "the signing key comes from the systemd credential {}, which only systemd can replace",
             printable_path(&credential)
         ))
-        .hint("rotate it where it lies in a file: beside a configuration made by `lifeboat init --kit KIT`"));
+        .hint(
+            "rotate it in a shell, which has no such credential: `lifeboat init --kit KIT` puts the kit's key beside the \
+             configuration, `lifeboat keys rotate --signing --kit NEW-KIT` replaces it there; then make the credential anew \
+             from signing.key, and remove that file",
+        ));
     }
     let unreadable = |e: Error| match Store::is_refusal(&e) {
         true => Error::failed("a signing key can only be rotated with a credential that may list and read the store")

@@ -1,38 +1,35 @@
 //! `lifeboat init`: keys, recovery kit, store and configuration of a new series, or of an old one on a new machine.
 
-use std::os::unix::ffi::OsStrExt as _;
+mod claim;
+mod continued;
+mod extend;
+
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::kits::{prove, read_back, refuse_beside_store, signed_by, write_kit};
-use super::session::{Configured, configuration, signing_key_file};
-use super::signing::{Signer, in_force, signing};
-use super::snapshots;
+pub(super) use self::claim::put_documents;
+use self::claim::{claim, is_taken, taken};
+use self::continued::continue_series;
+use self::extend::extend;
+use super::kits::{read_back, refuse_beside_store, signed_by, write_kit};
+use super::session::{configuration, signing_key_file};
+use super::signing::{Signer, signing};
 use super::{Event, Events, Report};
 use crate::error::{At as _, Error, Result};
 use crate::host::keyring;
-use crate::host::private_file::{read_private_file, write_private_file};
+use crate::host::private_file::write_private_file;
 use crate::host::store::{Access, Store};
 use crate::host::world::{World, private_dir};
 use crate::model::config::{self, Config, Identity, Origin, Secrets, Source, State, Sweep};
 use crate::model::guard::Bounds;
 use crate::model::kit::{Kit, Opening, Which};
-use crate::model::layout::Layout;
 use crate::model::path::{printable, printable_path};
 use crate::model::preset;
-use crate::model::store_key::{Archive, is_name, public_key};
+use crate::model::store_key::is_name;
 use crate::model::upload::Upload;
 use crate::model::watch::{Hooks, Status};
-use crate::stream::age_keys::{self, Identities};
-use crate::stream::sign::PublicKey;
-use crate::stream::signers::Signers;
-
-/// What a person gets who finds only the bucket.
-const RECOVERY: &str = include_str!("../RECOVERY.md");
-/// The restore that needs nothing but stock tools.
-const RECOVER_SH: &str = include_str!("../recover.sh");
+use crate::stream::age_keys;
 
 /// What `init` was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +110,7 @@ Whoever has it and can read the store reads everything, secrets included: never 
 /// When the store cannot be used, the name is taken by another key, or the kit could not be written and proved.
 pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> {
     if let Some(configured) = configuration(world)? {
-        return extend(world, args, configured);
+        return extend(world, args, configured, events);
     }
     check_names(args)?;
     let kit_path = args.kit.clone().unwrap_or_else(|| world.default_kit());
@@ -212,20 +209,6 @@ fn refuse_leftovers(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// With the signing key of another series every snapshot of this one would be worthless.
-fn refuse_other_key(world: &World, signing: &Signer) -> Result<()> {
-    let file = signing_key_file(&world.config_file());
-    if !file.exists() {
-        return Ok(());
-    }
-    let text = SecretString::from(String::from_utf8_lossy(&read_private_file(&file)?).into_owned());
-    if Signer::parse(text.expose_secret())?.key.public() != signing.key.public() {
-        return Err(Error::failed(format!("{} is another signing key than the kit's", printable_path(&file)))
-            .hint("move it away, or name another configuration with --config"));
-    }
-    Ok(())
-}
-
 /// Sources as configured: what was named, else the agents that are there.
 fn sources(world: &World, args: &Args) -> Result<Vec<Source>> {
     let mut out: Vec<Source> = args.presets.iter().map(|p| Source::new(Origin::Preset(p.clone()))).collect();
@@ -263,113 +246,6 @@ fn store_url(world: &World, named: Option<&str>) -> Result<String> {
             crate::host::store::canonical_url(world, dir)
         }
     }
-}
-
-fn is_taken(series: &str) -> Error {
-    Error::failed(format!("the series {series} is taken on this store by another key"))
-        .hint("choose another --name, or continue that series with `lifeboat init --kit KIT`")
-}
-
-/// Whether the name of the series belongs to another key.
-fn taken(store: &Store, series: &str, public: &PublicKey) -> Result<bool> {
-    let there = match store.get_if_there(&public_key(series, 1), 4096) {
-        // A credential that may only add cannot look; the create-only put then decides.
-        Err(e) if Store::is_refusal(&e) => None,
-        other => other?,
-    };
-    Ok(there.is_some_and(|there| there != public.to_text().as_bytes()))
-}
-
-/// Puts the verification key where it claims the name of the series, and what a finder of the store needs.
-fn claim(store: &Store, series: &str, public: &PublicKey) -> Result<()> {
-    let key = public_key(series, 1);
-    let put = store.put(&key, public.to_text().into_bytes());
-    if put.is_err() && taken(store, series, public)? {
-        return Err(is_taken(series));
-    }
-    put?;
-    put_documents(store)
-}
-
-/// Puts what a finder of the store needs.
-///
-/// # Errors
-/// When it cannot be written.
-pub(super) fn put_documents(store: &Store) -> Result<()> {
-    for (name, text) in [("RECOVERY.md", RECOVERY), ("recover.sh", RECOVER_SH)] {
-        // Another version of lifeboat may have left its own; both describe the same format.
-        store.put_if_absent(name, text.as_bytes().to_vec())?;
-    }
-    Ok(())
-}
-
-/// A new machine takes over: keys and recipients come from the kit.
-fn continue_series(
-    world: &World,
-    args: &Args,
-    path: &Path,
-    what: &'static str,
-    events: &mut Events<'_>,
-) -> Result<Done> {
-    let kit = read_back(world, path)?;
-    let name = printable_path(path);
-    let incomplete =
-        |what: &str| Error::usage(format!("{name} holds no {what}, so a series cannot be continued with it"));
-    if args.name.as_ref().is_some_and(|n| *n != kit.series) {
-        return Err(Error::usage(format!("{name} belongs to the series {}", kit.series)).hint("leave --name away"));
-    }
-    let url = match &args.store {
-        Some(url) => store_url(world, Some(url))?,
-        None if kit.store.is_empty() => return Err(incomplete("store").hint("name it with --store")),
-        None => kit.store.clone(),
-    };
-    let signing = Signer::of_kit(&kit)?.ok_or_else(|| incomplete("signing key"))?;
-    prove(&name, &kit, &kit)?;
-    refuse_other_key(world, &signing)?;
-    let store = Store::open(world, &url, Access::Existing)?;
-    // What the kit's key signs must still count: an older kit restores, but its key may have been handed over.
-    let signers = in_force(&store, &kit.series, &signing).map_err(|e| {
-        let hint = e.advice().unwrap_or_default().to_owned();
-        Error::new(e.kind(), format!("{name} is not the newest kit of the series {}", kit.series)).because(e).hint(hint)
-    })?;
-    let sources = match former_sources(world, args, &store, &kit, &signers, events) {
-        Some(sources) => sources,
-        None => sources(world, args)?,
-    };
-    claim(&store, &kit.series, signers.first())?;
-    super::session::open_catalog(world, &kit.series)?.set_fact(super::lineage::CONTINUED, "by init")?;
-    let kit = Kit { store: url, ..kit };
-    finish(world, args, &kit, &signing, sources, what, Some(path), events)
-}
-
-/// What the old machine backed up, as its newest snapshot says, where nothing else was asked for.
-fn former_sources(
-    world: &World,
-    args: &Args,
-    store: &Store,
-    kit: &Kit,
-    signers: &Signers,
-    events: &mut Events<'_>,
-) -> Option<Vec<Source>> {
-    if !args.presets.is_empty() || !args.sources.is_empty() {
-        return None;
-    }
-    let found = snapshots::load(store, &kit.series, Some(signers)).ok()?;
-    let newest = snapshots::newest(&found, Archive::State)?;
-    let identities = Identities::parse(kit.identities(Which::State)).ok()?;
-    let header = super::opened::header(store, newest, &identities).ok()?;
-    let layout = Layout::machine(world.home.as_os_str().as_bytes());
-    let mut out: Vec<Source> = Vec::new();
-    for source in header.sources {
-        let path = printable(&layout.to_disk(&source.path.bytes()));
-        let source = Source::new(source.preset.map_or(Origin::Path(path), Origin::Preset));
-        if !out.contains(&source) {
-            out.push(source);
-        }
-    }
-    let id = newest.place.id.clone();
-    events(Event::Note(format!("sources are those of snapshot {id}; rules of the old configuration are not known")));
-    Some(out).filter(|o| !o.is_empty())
 }
 
 /// Puts the keys and then the configuration on the host; the configuration is what makes it count.
@@ -433,50 +309,23 @@ fn keep_identities(world: &World, kit: &Kit, notes: &mut Vec<String>) -> Identit
     }
 }
 
+/// Writes a configuration. One that is there is changed where it has to be, so that what a person wrote in it stays.
 pub(super) fn write_config(file: &Path, config: &Config) -> Result<()> {
     use std::io::Write as _;
+    // A link stays one, to where somebody keeps such files.
+    let file = &std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let text = std::fs::read_to_string(file).ok().and_then(|text| config.written_into(&text));
+    let text = text.unwrap_or_else(|| config.render());
     let dir = file.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::NamedTempFile::new_in(dir).at("write in", dir)?;
-    temporary.write_all(config.render().as_bytes()).at("write", file)?;
+    temporary.write_all(text.as_bytes()).at("write", file)?;
     temporary.as_file().sync_all().at("write", file)?;
     temporary.persist(file).map_err(|e| e.error).at("write", file)?;
     Ok(())
 }
 
-/// Adds sources to a configuration that is there.
-fn extend(world: &World, args: &Args, configured: Configured) -> Result<Done> {
-    let Configured { mut config, file } = configured;
-    check_names(args)?;
-    let shown = printable_path(&file);
-    let other = |what: &str, is: &str| {
-        Error::usage(format!("{shown} is there already, with the {what} {is}"))
-            .hint("edit the configuration, or use another one with --config; keys are never made anew over old ones")
-    };
-    if args.name.as_ref().is_some_and(|n| *n != config.name) {
-        return Err(other("series", &config.name));
-    }
-    if let Some(url) = &args.store
-        && *url != config.store
-        && store_url(world, Some(url))? != config.store
-    {
-        return Err(other("store", &printable(config.store.as_bytes())));
-    }
-    let mut what = "unchanged";
-    if args.presets.is_empty() && args.sources.is_empty() {
-        if args.kit.is_some() || args.sealed || args.passphrase {
-            return Err(other("series", &config.name));
-        }
-    } else {
-        for source in sources(world, args)? {
-            if !config.sources.iter().any(|s| s.origin == source.origin) {
-                config.sources.push(source);
-                what = "extended";
-            }
-        }
-        write_config(&file, &config)?;
-    }
-    let identity = if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned();
-    Ok(done(&config, &file, None, identity, what, Vec::new()))
+fn identity_of(config: &Config) -> String {
+    if config.state.identity == Identity::None { "none" } else { "keyring" }.to_owned()
 }
 
 fn done(

@@ -198,13 +198,18 @@ impl Report for Exported {
 ///
 /// # Errors
 /// [`Kind::NoIdentity`] when this host does not hold both identities and no other kit was named; when what was found
-/// is of other keys than those in force; when the file is there already.
+/// is of other keys than those in force; when the signing key was handed over; when the file is there already.
 pub fn export_kit(world: &World, args: &ExportArgs, _events: &mut Events<'_>) -> Result<Exported> {
     let Configured { config, file } = configured(world)?;
     let signing = signing(world, &file)?;
     // A store that is out of reach is no reason to have no kit; where it is, only a local one needs no asking.
     if let Ok(store) = Store::open(world, &config.store, Access::Existing) {
         kits::refuse_beside_store(&store, &args.file)?;
+        // A kit with a key that was given up could not continue the series.
+        let followed = signing::follow(&store, &config.name, signing.signers.clone());
+        if followed.is_ok_and(|followed| followed.signers.current() != signing.signers.current()) {
+            signing::refuse_handed_over(&store, &config.name, &signing.signers)?;
+        }
     }
     let mut keys = Keys::find(world, args.identity.as_deref(), Some(&config), &[Which::State, Which::Secrets])?;
     let kit = kits::in_force(&config, &mut keys, &signing)?;

@@ -147,8 +147,8 @@ fn new_passphrase(world: &World) -> Result<SecretString> {
         return Ok(SecretString::from(passphrase));
     }
     let nobody = || Error::usage("there is no terminal to ask for a passphrase").hint("set LIFEBOAT_PASSPHRASE");
-    let first = prompt::passphrase("Passphrase for the recovery kit: ")?.ok_or_else(nobody)?;
-    let second = prompt::passphrase("The same again: ")?.ok_or_else(nobody)?;
+    let first = prompt::passphrase(world, "Passphrase for the recovery kit")?.ok_or_else(nobody)?;
+    let second = prompt::passphrase(world, "The same again")?.ok_or_else(nobody)?;
     if first.expose_secret() != second.expose_secret() {
         return Err(Error::usage("the two passphrases differ; nothing was written"));
     }

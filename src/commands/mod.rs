@@ -41,6 +41,8 @@ pub mod ls;
 pub mod members;
 pub mod metrics;
 pub mod mirror;
+#[cfg(target_os = "linux")]
+pub mod mount;
 pub mod opened;
 pub mod patch_spool;
 pub mod pin;

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::listing::Listing;
-use super::members::database_paths;
 use super::session::sha256;
 use super::snapshots::{Found, Standing};
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -130,7 +129,8 @@ impl Opened {
     /// Paths of the databases that members list and that are files of the snapshot; but not where their journals are, too:
     /// those were no databases any more when it was made.
     pub fn databases(&self) -> HashSet<Vec<u8>> {
-        let mut out: HashSet<Vec<u8>> = self.members.iter().flat_map(|m| database_paths(&m.header.databases)).collect();
+        let mut out: HashSet<Vec<u8>> =
+            self.members.iter().flat_map(|m| &m.header.databases).map(|d| d.path.bytes()).collect();
         if self.members.len() > 1 && !out.is_empty() {
             let children = Children::of(&self.tree);
             let kind = |path: &[u8]| children.find(&self.tree, path).map(|i| self.tree.node(i).kind);

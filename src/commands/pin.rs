@@ -200,6 +200,19 @@ pub fn keep(
     Ok(done)
 }
 
+/// Whether a snapshot was pinned on a store; `None` where the credential may not look.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn is_pinned(store: &Store, series: &str, id: &SnapshotId) -> Result<Option<bool>> {
+    let listed = match store.list(&format!("state/{PINNED}/{series}")) {
+        Err(e) if Store::is_refusal(&e) => return Ok(None),
+        listed => listed?,
+    };
+    let is_mark = |key: &str| Place::parse(key).is_some_and(|(place, name)| name == PIN && place.id == *id);
+    Ok(Some(listed.iter().any(|l| is_mark(&l.key))))
+}
+
 /// Where the pinned copy of an archive stands.
 fn pinned(place: &Place) -> Place {
     Place { tier: Some(PINNED.to_owned()), ..place.clone() }

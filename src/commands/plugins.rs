@@ -14,13 +14,12 @@ use crate::stream::plugin::{Plugins, Talk};
 /// The plugins of a machine.
 struct Installed {
     programs: Programs,
-    /// Whether there is somebody to ask.
-    attended: bool,
+    world: World,
 }
 
 /// The plugins that are installed on a machine. None is started before it is needed.
 pub fn of(world: &World) -> Arc<dyn Plugins> {
-    Arc::new(Installed { programs: Programs::new(world), attended: world.terminal })
+    Arc::new(Installed { programs: Programs::new(world), world: world.clone() })
 }
 
 impl Plugins for Installed {
@@ -29,20 +28,25 @@ impl Plugins for Installed {
     }
 
     fn converse(&self, name: &str, machine: &str, talk: &mut Talk<'_>) -> Result<()> {
-        self.programs.converse(name, machine, &mut |from: &mut dyn BufRead, to: &mut dyn Write| talk(from, to))
+        let mut talk = |from: &mut dyn BufRead, to: &mut dyn Write| talk(from, to);
+        let talked = self.programs.converse(name, machine, &mut talk);
+        // Who was asked and pressed Ctrl-C did not mean the plugin.
+        self.world.check_stop()?;
+        talked
     }
 
     fn show(&self, message: &str) {
-        if self.attended {
+        if self.world.terminal {
             prompt::show(message);
         }
     }
 
     fn ask(&self, message: &str, secret: bool) -> Option<SecretString> {
-        if !self.attended {
+        if !self.world.terminal {
             return None;
         }
-        let answer = if secret { prompt::passphrase(message) } else { prompt::answer(message) };
+        let answer =
+            if secret { prompt::passphrase(&self.world, message) } else { prompt::answer(&self.world, message) };
         // Whoever does not answer has answered.
         answer.ok().flatten()
     }

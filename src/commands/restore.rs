@@ -387,7 +387,7 @@ fn surplus(
     named(&mut text, "removes", &paths);
     let what = if paths.len() == 1 { "this one entry".to_owned() } else { format!("these {} entries", paths.len()) };
     // In one with the question, so that nobody answers what `-q` kept from them.
-    match prompt::confirm(&format!("{text}Restore, and remove {what} that the snapshot does not have?"))? {
+    match prompt::confirm(world, &format!("{text}Restore, and remove {what} that the snapshot does not have?"))? {
         Some(true) => Ok(surplus),
         Some(false) => Err(Error::failed("the answer was no; nothing was changed")),
         None => Err(Error::usage("--delete asks before it removes anything, and there is nobody to ask")

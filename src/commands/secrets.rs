@@ -435,15 +435,18 @@ pub fn get(world: &World, args: &GetArgs, _events: &mut Events<'_>) -> Result<To
     Ok(Told { value: text.to_owned() })
 }
 
-/// Gives all values whose names a shell can take, as `export` lines for it.
+/// Gives all values whose names a shell can take, as `export` lines for it, and tells how many have others.
 ///
 /// # Errors
 /// When a person would see them, or when there are none.
 pub fn env(world: &World, args: &GetArgs, events: &mut Events<'_>) -> Result<Told> {
     let mut lines: BTreeMap<String, Zeroizing<String>> = BTreeMap::new();
-    let mut several = BTreeSet::new();
+    let (mut several, mut left_out) = (BTreeSet::new(), 0);
     for value in asked(world, args)? {
-        let Some(text) = std::str::from_utf8(&value.value).ok().filter(|_| is_variable(&value.name)) else { continue };
+        let Some(text) = std::str::from_utf8(&value.value).ok().filter(|_| is_variable(&value.name)) else {
+            left_out += 1;
+            continue;
+        };
         let line = Zeroizing::new(format!("export {}='{}'", value.name, text.replace('\'', "'\\''")));
         if lines.get(&value.name).is_some_and(|known| *known != line) {
             several.insert(value.name.clone());
@@ -452,6 +455,12 @@ pub fn env(world: &World, args: &GetArgs, events: &mut Events<'_>) -> Result<Tol
     }
     for name in several {
         events(Event::Warning(format!("{name} has several values in different files; the first is printed")));
+    }
+    if left_out > 0 {
+        let (n, have) = (count_text(left_out, "value"), if left_out == 1 { "has a name" } else { "have names" });
+        events(Event::Note(format!(
+            "{n} {have} that no shell takes for a variable: `lifeboat secrets get` prints them"
+        )));
     }
     let mut value = String::new();
     for line in lines.values() {

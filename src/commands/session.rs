@@ -213,7 +213,7 @@ pub fn read_kit(world: &World, name: &str, text: &SecretString) -> Result<Kit> {
     }
     let passphrase = match world.var("LIFEBOAT_PASSPHRASE").and_then(|p| p.to_str()) {
         Some(passphrase) => Some(SecretString::from(passphrase)),
-        None if world.terminal => prompt::passphrase(&format!("Passphrase of {name}: "))?,
+        None if world.terminal => prompt::passphrase(world, &format!("Passphrase of {name}"))?,
         None => None,
     };
     let Some(passphrase) = passphrase else {

@@ -18,6 +18,8 @@ use crate::stream::signers::Signers;
 
 /// Bytes of a verification key or its signature on a store, at most.
 pub(super) const KEY_BYTES_MAX: u64 = 4096;
+/// How many hand-overs that do not count are told of.
+const DOUBTFUL_MAX: usize = 100;
 /// The fact under which the catalog keeps when hand-overs were last looked for, and of which key.
 const KEYS_LOOKED: &str = "keys looked";
 /// Seconds in a day.
@@ -170,12 +172,14 @@ pub fn follow(store: &Store, series: &str, trusted: Signers) -> Result<Followed>
         let Some(signature) = read(store, &signature)? else { continue };
         match out.signers.follow(series, number, &public, &signature) {
             Ok(signers) => out.signers = signers,
-            Err(why) => doubtful.push((file, public, why)),
+            // Anybody who may put can put a million of them.
+            Err(why) if doubtful.len() < DOUBTFUL_MAX => doubtful.push((file, PublicKey::from_text(&public).ok(), why)),
+            Err(_) => {}
         }
     }
     // Hand-overs before the keys that are trusted anyway are none of this reader's business.
     for (file, public, why) in doubtful {
-        if !PublicKey::from_text(&public).is_ok_and(|key| out.signers.knows(&key)) {
+        if !public.is_some_and(|key| out.signers.knows(&key)) {
             out.refused.push(format!("{file} does not count: {why}"));
         }
     }

@@ -1,12 +1,18 @@
 //! What is on the store, judged: which commits verify, what is incomplete, what somebody tampered with.
+//!
+//! Beside it: what may be `wanted` of it, and the `choice` of that with its chain.
+
+mod choice;
+mod wanted;
 
 use std::collections::{BTreeMap, HashSet};
 
+pub use self::choice::{Broken, Choice, chain, choose, choose_good};
+pub use self::wanted::Wanted;
 use super::session::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::host::store::Store;
 use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Reference, SIGNATURE_BYTES_MAX};
-use crate::model::path::printable;
 use crate::model::store_key::{Archive, COMMIT, Place, SECRETS_PINNED, SIGNATURE, SnapshotId};
 use crate::stream::signers::Signers;
 
@@ -191,281 +197,12 @@ fn check(
     commit.check_place(place)
 }
 
-/// Which archive a person means by `SNAPSHOT`.
-#[derive(Clone)]
-pub enum Wanted {
-    /// The newest that verifies.
-    Latest,
-    /// An id, or the beginning of one.
-    Id(String),
-    /// The newest at or before a moment, in Unix seconds.
-    Before(i64),
-}
-
-impl Wanted {
-    /// Understands `latest`, an id or the beginning of one, a date, a time, and `3 days ago`.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when it is none of them.
-    pub fn parse(text: &str, now: i64) -> Result<Wanted> {
-        let text = text.trim();
-        if text == "latest" {
-            return Ok(Wanted::Latest);
-        }
-        let id_like = text.len() >= 4
-            && text.bytes().all(|b| b.is_ascii_digit() || b"TZ-abcdef".contains(&b))
-            && text.bytes().take(8).all(|b| b.is_ascii_digit());
-        if id_like {
-            return Ok(Wanted::Id(text.to_owned()));
-        }
-        if let Some(seconds) = parse_time(text, now) {
-            return Ok(Wanted::Before(seconds));
-        }
-        Err(Error::usage(format!("`{}` names no snapshot", printable(text.as_bytes())))
-            .hint("name an id, the beginning of one, `latest`, a date as 2026-11-20, or \"3 days ago\""))
-    }
-}
-
-impl Wanted {
-    /// Whether an archive may be the one that is meant, by its id alone.
-    pub fn matches(&self, id: &SnapshotId) -> bool {
-        match self {
-            Wanted::Latest => true,
-            Wanted::Id(text) => id.as_str().starts_with(text.as_str()),
-            Wanted::Before(time) => id.unix_seconds() <= *time,
-        }
-    }
-}
-
-/// A date means its last second, so that `2026-11-20` finds what was made on that day. Without a zone it is UTC.
-fn parse_time(text: &str, now: i64) -> Option<i64> {
-    if let Ok(date) = text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
-        return Some(date.timestamp().as_second() + DAY_SECONDS - 1);
-    }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Some(time.as_second());
-    }
-    if let Ok(time) = text.parse::<jiff::civil::DateTime>().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC)) {
-        return Some(time.timestamp().as_second());
-    }
-    let mut words = text.split_whitespace();
-    let (number, unit, ago) = (words.next()?, words.next()?, words.next()?);
-    let unit = match unit.trim_end_matches('s') {
-        "minute" => 60,
-        "hour" => 3600,
-        "day" => DAY_SECONDS,
-        "week" => 7 * DAY_SECONDS,
-        "month" => 30 * DAY_SECONDS,
-        "year" => 365 * DAY_SECONDS,
-        _ => return None,
-    };
-    let number: i64 = number.parse().ok().filter(|n| *n >= 0)?;
-    (ago == "ago" && words.next().is_none()).then(|| now.saturating_sub(number.saturating_mul(unit)))
-}
-
-/// What was chosen to be restored.
-pub struct Choice<'a> {
-    /// The archive, its parent, and so on to a full.
-    pub chain: Vec<&'a Found>,
-    /// Newer snapshots that were passed over since their chains are broken, one sentence each.
-    pub skipped: Vec<String>,
-}
-
-/// Chooses an archive and its chain. Without `allow_unsigned` only verified ones count. A snapshot whose chain is broken
-/// is passed over, unless it was named.
-///
-/// # Errors
-/// [`Kind::NotThere`] when there is none, or one that was named has expired, [`Kind::Damaged`] when there are only ones
-/// that do not verify or whose chain is broken, [`Kind::Usage`] when an abbreviation is ambiguous.
-pub fn choose<'a>(
-    found: &'a [Found],
-    archive: Archive,
-    wanted: &Wanted,
-    allow_unsigned: bool,
-    now: i64,
-) -> Result<Choice<'a>> {
-    choose_among(found, archive, wanted, allow_unsigned, now, &|_| true)
-}
-
-/// The same among state archives that nobody doubts. A chain may still have members that were doubted.
-///
-/// # Errors
-/// As [`choose`], and [`Kind::NotThere`] when all that is meant is doubted.
-pub fn choose_good<'a>(found: &'a [Found], wanted: &Wanted, allow_unsigned: bool, now: i64) -> Result<Choice<'a>> {
-    let doubts = Doubts::of(found);
-    let is_good = |f: &Found| f.usable(allow_unsigned).is_some_and(|commit| !doubts.about(commit));
-    choose_among(found, Archive::State, wanted, allow_unsigned, now, &is_good)
-}
-
-fn choose_among<'a>(
-    found: &'a [Found],
-    archive: Archive,
-    wanted: &Wanted,
-    allow_unsigned: bool,
-    now: i64,
-    is_good: &dyn Fn(&Found) -> bool,
-) -> Result<Choice<'a>> {
-    let of_kind: Vec<&Found> = found.iter().filter(|f| f.place.archive == archive).collect();
-    let matching: Vec<&Found> = of_kind.iter().copied().filter(|f| wanted.matches(&f.place.id)).collect();
-    let mut candidates: Vec<&Found> = matching.iter().copied().filter(|f| f.usable(allow_unsigned).is_some()).collect();
-    let there = candidates.len();
-    candidates.retain(|f| is_good(f));
-    if candidates.is_empty() && there > 0 {
-        return Err(Error::not_there("all that was asked for is marked as suspicious")
-            .hint("leave out --good to take it all the same; `lifeboat list` shows which are marked"));
-    }
-    // Pinned copies are the same snapshot once more, and anybody can put one beside it that lacks its volumes.
-    candidates.sort_by_key(|f| (seq(f), f.place.id.clone(), f.damage().is_none(), !f.place.is_pinned()));
-    if let Wanted::Id(text) = wanted {
-        let mut ids: Vec<&SnapshotId> = candidates.iter().map(|f| &f.place.id).collect();
-        ids.dedup();
-        if ids.len() > 1 {
-            return Err(Error::usage(format!("`{text}` is the beginning of {} ids", ids.len()))
-                .hint("write more of it; `lifeboat list` shows the ids"));
-        }
-    }
-    let mut skipped: Vec<String> = Vec::new();
-    let mut broken: Option<Broken> = None;
-    let mut lost: Vec<SnapshotId> = Vec::new();
-    for candidate in candidates.into_iter().rev() {
-        if lost.contains(&candidate.place.id) {
-            // What others need and is damaged has been named.
-            continue;
-        }
-        match chain(found, candidate, allow_unsigned, now) {
-            Ok(chain) => return Ok(Choice { chain, skipped }),
-            Err(why) => {
-                let line = why.line();
-                if !skipped.contains(&line) {
-                    skipped.push(line);
-                }
-                lost.push(why.needs.clone());
-                broken.get_or_insert(why);
-            }
-        }
-    }
-    Err(broken.map_or_else(|| none(&matching, of_kind.len(), archive), |broken| broken.error()))
-}
-
-/// A chain that lacks a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The snapshot.
-    pub id: SnapshotId,
-    /// The archive that it needs.
-    pub needs: SnapshotId,
-    /// What is wrong with that.
-    pub why: String,
-    /// Whether its time is over, so that nothing but age is to blame.
-    pub expired: bool,
-}
-
-impl Broken {
-    /// Why the snapshot is passed over.
-    fn line(&self) -> String {
-        let Broken { id, needs, why, expired } = self;
-        let word = if *expired { "expired" } else { "damaged" };
-        format!("snapshot {id} is skipped as {word}: it needs {needs}, which {why}")
-    }
-
-    fn error(&self) -> Error {
-        let Broken { id, needs, why, expired } = self;
-        if *expired {
-            return Error::not_there(format!("snapshot {id} has expired: it needs {needs}, which {why}"))
-                .hint("`lifeboat list` shows what can be restored");
-        }
-        Error::damaged(format!("snapshot {id} cannot be restored: it needs {needs}, which {why}"))
-            .hint("another snapshot may be whole: `lifeboat list` shows them")
-    }
-}
-
-/// The chain of an archive: itself, its parent, and so on to a full.
-///
-/// # Errors
-/// [`Broken`], naming the first member that is not there or is not the one that its child names.
-pub fn chain<'a>(
-    found: &'a [Found],
-    first: &'a Found,
-    allow_unsigned: bool,
-    now: i64,
-) -> std::result::Result<Vec<&'a Found>, Broken> {
-    let mut out = vec![first];
-    let mut child = first;
-    while let Some(parent) = child.usable(allow_unsigned).and_then(|c| c.parent.as_ref()) {
-        let broken =
-            |why: String, expired| Broken { id: first.place.id.clone(), needs: parent.id.clone(), why, expired };
-        let damage = |why: &str| Err(broken(why.to_owned(), false));
-        let same = |f: &&Found| f.place.archive == first.place.archive && f.place.id == parent.id;
-        let there: Vec<&Found> = found.iter().filter(same).collect();
-        let usable = there.iter().copied().filter(|f| f.usable(allow_unsigned).is_some());
-        let named: Vec<&Found> = usable.clone().filter(|f| f.commit_sha256 == parent.sha256).collect();
-        // A pinned copy is as good as the original, and may outlive it.
-        let best =
-            named.into_iter().max_by_key(|f| (f.damage().is_none(), f.verified().is_some(), !f.place.is_pinned()));
-        let Some(best) = best else {
-            if usable.count() > 0 {
-                return damage("is another one on the store than the one it was made on");
-            }
-            if there.iter().any(|f| matches!(f.standing, Standing::Unverified { .. })) {
-                return damage("does not verify");
-            }
-            let ends = ends_of(found, parent, child, allow_unsigned);
-            let text = if ends <= now { "is past the end of its life" } else { "is not in the store" };
-            return Err(broken(text.to_owned(), ends <= now));
-        };
-        if seq(best) >= seq(child) {
-            return damage("says that it is the newer one of the two");
-        }
-        if let Some(damage) = best.damage() {
-            return Err(broken(format!("is damaged: {damage}"), false));
-        }
-        out.push(best);
-        child = best;
-    }
-    Ok(out)
-}
-
-/// When the life of an archive that is not there was over, in Unix seconds: as the archive after it says, else that of
-/// its child, which does not live longer.
-fn ends_of(found: &[Found], gone: &Reference, child: &Found, allow_unsigned: bool) -> i64 {
-    let commits = found.iter().filter_map(|f| f.usable(allow_unsigned));
-    let said = commits.filter_map(|c| c.prev.as_ref()).find(|p| p.id == gone.id && p.sha256 == gone.sha256);
-    let life = said.and_then(|p| p.life).or_else(|| child.usable(allow_unsigned).map(|c| c.life)).unwrap_or(0);
-    let life = i64::try_from(life).unwrap_or(i64::MAX);
-    gone.id.unix_seconds().saturating_add(life.saturating_mul(DAY_SECONDS))
-}
-
 /// What orders archives, as their commits say.
 pub fn seq(found: &Found) -> u64 {
     match &found.standing {
         Standing::Verified(commit) => commit.seq,
         Standing::Unverified { commit, .. } => commit.as_ref().map_or(0, |c| c.seq),
         Standing::Incomplete => 0,
-    }
-}
-
-/// Why nothing could be chosen.
-fn none(matching: &[&Found], of_kind: usize, archive: Archive) -> Error {
-    let unverified = matching.iter().find_map(|f| match &f.standing {
-        Standing::Unverified { why, .. } => Some((f, why)),
-        _ => None,
-    });
-    match unverified {
-        Some((found, why)) => {
-            let (name, dir) = (archive.name(), found.place.directory());
-            let error = Error::new(why.kind(), format!("no {name} verifies: {dir} is not used, {why}"));
-            error.hint(
-                why.advice()
-                    .unwrap_or("check that the kit belongs to this series; --allow-unsigned restores it all the same"),
-            )
-        }
-        None if !matching.is_empty() => {
-            Error::not_there(format!("the only {} there is was never finished", archive.name()))
-        }
-        None if of_kind > 0 => Error::not_there(format!("no {} matches what was asked for", archive.name()))
-            .hint("`lifeboat list` shows the ids and times"),
-        None => Error::not_there(format!("there is no {} on the store", archive.name()))
-            .hint("`lifeboat list --all` shows every series that is there"),
     }
 }
 

@@ -1,15 +1,15 @@
 //! What is at the place of a restore and not in the snapshot, for `restore --delete`: only what a backup by the rules of
 //! today would have stored, so never what is left out, somebody else's or lifeboat's own, nor what the snapshot could not
-//! read.
+//! read or left out by the rules of its day.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bring_back::Goal;
-use super::members::KIT_MARK;
 use super::opened::Opened;
 use super::session::{Configured, configuration};
 use super::sources::{Resolved, resolve_at};
@@ -22,6 +22,7 @@ use crate::host::store::{Location, Store, locate};
 use crate::host::world::World;
 use crate::model::config::Sweep;
 use crate::model::entry::Kind;
+use crate::model::kit::KIT_MARK;
 use crate::model::path::{file_name, is_below, parent, printable, printable_path};
 use crate::model::store_key::Archive;
 use crate::model::tree::{Children, Index, NONE, Tree};
@@ -99,6 +100,7 @@ pub fn find(
     }
     let reached = reached(&resolved.sources, goal.target);
     let mut chosen = choose(&found, archives, goal, &resolved.sources, &reached, &keep.paused);
+    let aliased = if chosen.contains(&true) { aliased(&found.tree, archives, goal) } else { HashSet::new() };
     let mut extras = Vec::new();
     for index in found.tree.indices().rev() {
         if !chosen[index as usize] {
@@ -108,6 +110,7 @@ pub fn find(
         let root = &resolved.sources[source].root;
         let why = match see(root.base().as_fd(), &root.below(&path)) {
             Ok((_, head)) if head.starts_with(KIT_MARK) => "it is a recovery kit, which no backup holds".to_owned(),
+            Ok((seen, _)) if aliased.contains(&seen.identity) => "the snapshot has it under another name".to_owned(),
             Ok((seen, _)) => {
                 refuse_held(&seen, &root.disk_path(&path))?;
                 extras.push(Extra { source, path, seen });
@@ -123,6 +126,23 @@ pub fn find(
         }
     }
     Ok(Surplus { sources: resolved.sources, extras })
+}
+
+/// What is at the target under a name of the snapshot that no directory there lists: where case or the form of letters is
+/// ignored, a file has more names than the one that is listed.
+fn aliased(there: &Tree, archives: &[Opened], goal: &Goal<'_>) -> HashSet<(u64, u64)> {
+    // Hashes in place of paths, of which there may be millions.
+    let hasher = RandomState::new();
+    let listed: HashSet<u64> = there.indices().map(|index| hasher.hash_one(there.path(index))).collect();
+    let unlisted = |path: Vec<u8>| {
+        if listed.contains(&hasher.hash_one(&path)) {
+            return None;
+        }
+        let disk = goal.layout.to_disk(&path);
+        let meta = Path::new(std::ffi::OsStr::from_bytes(&disk)).symlink_metadata().ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    archives.iter().flat_map(|a| a.tree.indices().filter_map(|index| unlisted(a.tree.path(index)))).collect()
 }
 
 /// Refuses to guess what is secret where the bundle is not opened.
@@ -172,8 +192,9 @@ struct Known<'a> {
     archive: &'a Opened,
     children: Children,
     roots: HashMap<Vec<u8>, Index>,
-    /// Paths that could not be read: what is there was not "not there".
-    missing: HashSet<&'a [u8]>,
+    /// Paths that could not be read, and those that were left out by the rules of that day: what is there was not "not
+    /// there".
+    unknown: HashSet<Vec<u8>>,
     sources: Vec<Vec<u8>>,
 }
 
@@ -181,11 +202,13 @@ impl<'a> Known<'a> {
     fn new(archive: &'a Opened) -> Self {
         let tree = &archive.tree;
         let roots = tree.indices().filter(|i| tree.node(*i).parent == NONE);
+        let missing = archive.missing.iter().map(|m| m.path.clone());
+        let skipped = archive.header().skipped.iter().map(|s| s.path.bytes());
         Known {
             archive,
             children: Children::by_name(tree),
             roots: roots.map(|i| (tree.path(i), i)).collect(),
-            missing: archive.missing.iter().map(|m| &m.path[..]).collect(),
+            unknown: missing.chain(skipped).collect(),
             sources: archive.header().sources.iter().map(|s| s.path.bytes()).collect(),
         }
     }
@@ -231,7 +254,7 @@ fn choose(
                 parent => known.find(places[parent as usize], &path),
             };
             here = here.or(places[at].map(|i| known.archive.tree.node(i).kind));
-            stays[at] |= known.missing.contains(&path[..]);
+            stays[at] |= known.unknown.contains(&path[..]);
         }
         stays[at] |= paused.contains(&path) || (node.parent != NONE && stays[node.parent as usize]);
         // What the snapshot has no directory for goes with what takes its place, or stays with it.

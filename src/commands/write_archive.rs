@@ -176,17 +176,8 @@ pub fn write<'a>(
         refuse_leaks(run, scan, &outcome)?;
         tar.finish()?;
         // The last frames are still being compressed and stored.
-        let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
-        let mut lines = Lines::new(kept(terms.archive, run.staging)?).map_err(lost)?;
-        let each = &mut |path: &[u8], entry: &Entry| lines.add(path, entry);
-        let listing = match state.as_ref().and_then(|s| s.plan.as_deref().map(|plan| (plan, s.places))) {
-            Some((plan, places)) => {
-                let unlisted = Unlisted::of(scan, places, plan, run.catalog)?;
-                Listing::of_increment(scan, plan, contents, &unlisted, each)
-            }
-            None => Listing::of(&scan.tree, terms.archive, &|i| contents.entry(&scan.tree, i), each),
-        };
-        Ok((outcome, listing.map_err(lost)?, lines.finish().map_err(lost)?))
+        let (listing, lines) = list_and_learn(run, &terms, scan, &outcome, state.as_ref())?;
+        Ok((outcome, listing, lines))
     });
     let ((outcome, listing, lines), written) = match written {
         Err(e) if archive_writer::is_stale(&e) => {
@@ -237,7 +228,9 @@ pub fn write<'a>(
     }
     run.store.put_chunks(&place.object(MANIFEST), manifest)?;
     if let Some(state) = state {
-        learn(run, scan, &outcome, state, terms.seq)?;
+        // Before the commit: should that never be put, then what is known here is later than every parent, and is told
+        // again. After it, a crash in between would leave a parent whose content is not known.
+        state.transaction.commit()?;
     }
     let commit = commit_of(run, terms, id, objects);
     let sha256 = commit_it(run, &place, &commit)?;
@@ -273,9 +266,39 @@ fn refuse_leaks(run: &Run<'_>, scan: &Scan, outcome: &Outcome) -> Result<()> {
     Ok(())
 }
 
+/// Makes the manifest's lines and tells the catalog what was seen, beside each other: neither needs the other, and all else
+/// of the run waits for both.
+fn list_and_learn(
+    run: &Run<'_>,
+    terms: &Terms,
+    scan: &Scan,
+    outcome: &Outcome,
+    state: Option<&StateWork<'_>>,
+) -> Result<(Listing, Box<dyn Kept>)> {
+    let contents = outcome.contents.as_ref().expect("members always keep what they wrote");
+    let increment = state.and_then(|state| state.plan.as_deref().map(|plan| (plan, state.places)));
+    let unlisted = increment.map(|(plan, places)| Unlisted::of(scan, places, plan, run.catalog)).transpose()?;
+    let mut lines = Lines::new(kept(terms.archive, run.staging)?).map_err(lost)?;
+    std::thread::scope(|scope| {
+        let listed = scope.spawn(move || {
+            let each = &mut |path: &[u8], entry: &Entry| lines.add(path, entry);
+            let listing = match (increment, &unlisted) {
+                (Some((plan, _)), Some(unlisted)) => Listing::of_increment(scan, plan, contents, unlisted, each),
+                _ => Listing::of(&scan.tree, terms.archive, &|i| contents.entry(&scan.tree, i), each),
+            };
+            Ok((listing.map_err(lost)?, lines.finish().map_err(lost)?))
+        });
+        let learned = state.map_or(Ok(()), |state| learn(run, scan, outcome, state, terms.seq));
+        let listed = listed
+            .join()
+            .unwrap_or_else(|_| Err(Error::failed("making the manifest panicked: this is a bug in lifeboat")));
+        learned.and(listed)
+    })
+}
+
 /// The catalog learns what was seen.
-fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: StateWork<'_>, seq: u64) -> Result<()> {
-    let StateWork { places, changes, plan, transaction, guard, .. } = state;
+fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: &StateWork<'_>, seq: u64) -> Result<()> {
+    let StateWork { places, changes, plan, guard, .. } = state;
     let plan = plan.as_deref();
     let (contents, databases) = (outcome.contents.as_ref(), &outcome.database_entries);
     Seen { scan, places, changes, plan, contents, databases, seq }.remember(run.catalog)?;
@@ -283,16 +306,14 @@ fn learn(run: &Run<'_>, scan: &Scan, outcome: &Outcome, state: StateWork<'_>, se
     if plan.is_none_or(|plan| plan.changed) {
         run.catalog.set_fact(LAST_CHANGE, &seq.to_string())?;
     }
-    // Before the commit: should that never be put, then what is known here is later than every parent, and is told
-    // again. After it, a crash in between would leave a parent whose content is not known.
-    transaction.commit()
+    Ok(())
 }
 
 /// The fact under which the catalog keeps the seq of the last run that saw anything change.
 pub const LAST_CHANGE: &str = "last change";
 
 /// A place that is written once and then read from the start.
-trait Kept: std::io::Write {
+trait Kept: std::io::Write + Send {
     fn again(self: Box<Self>) -> std::io::Result<Box<dyn std::io::Read>>;
 }
 
@@ -337,12 +358,14 @@ fn measure(chunks: &[Bytes]) -> (u64, [u8; 32]) {
 
 /// The zstd level of incrementals: there is little of them, and they are kept for long.
 const INCREMENT_LEVEL: i32 = 9;
+/// Threads that compress, at most: one thread makes the tar, and more would wait for it. Each takes 9 MiB of memory.
+const WORKERS_MAX: usize = 6;
 /// An incremental of more bytes is compressed like a full.
 const INCREMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// How an archive is written; an incremental holds about `increment` bytes.
 fn options(config: &Config, archive: Archive, increment: Option<u64>) -> Options {
-    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(WORKERS_MAX);
     let level = config.archive.level;
     Options {
         level: if increment.is_some_and(|b| b <= INCREMENT_BYTES_MAX) { level.max(INCREMENT_LEVEL) } else { level },

@@ -320,14 +320,35 @@ fn hash(mut file: File) -> std::io::Result<[u8; 32]> {
     }
 }
 
-/// The nearest directory that is there: `path` itself, or one above it.
-pub fn nearest_directory(path: &[u8]) -> PathBuf {
+/// The nearest directory that is there: `path` itself, or one above it. Where links are followed, one that leads to a
+/// directory is one, too.
+pub fn nearest_directory(path: &[u8], links: LinksAbove) -> PathBuf {
     let mut path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-    loop {
-        if path.symlink_metadata().is_ok_and(|m| m.is_dir()) || !path.pop() {
-            return path;
-        }
+    let is_dir = |path: &Path| match links {
+        LinksAbove::Followed => path.is_dir(),
+        LinksAbove::Refused => path.symlink_metadata().is_ok_and(|m| m.is_dir()),
+    };
+    while !is_dir(&path) && path.pop() {}
+    path
+}
+
+/// The file system of the directory that `path` leads to and, where the system tells, its mount: between two mounts of one file system nothing can be
+/// moved either.
+///
+/// # Errors
+/// Those of the system.
+pub fn mount_of(path: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = path.metadata()?.dev();
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, StatxFlags, statx};
+        let told = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok();
+        let told = told.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);
+        Ok((device, told.map_or(0, |stat| stat.stx_mnt_id)))
     }
+    #[cfg(not(target_os = "linux"))]
+    Ok((device, 0))
 }
 
 /// Bytes that a user without privileges can still write to the file system of `path`.

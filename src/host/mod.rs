@@ -5,6 +5,8 @@ pub mod catalog;
 pub mod compare;
 pub mod database;
 pub mod extract;
+#[cfg(target_os = "linux")]
+pub mod fuse;
 pub mod hooks;
 pub mod identity;
 mod identity_command;

@@ -5,7 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fstat, mkdirat, openat, renameat, renameat_with, statat,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 use super::at;
@@ -55,9 +58,26 @@ pub fn place(stage: BorrowedFd<'_>, disk: &dyn Fn(&[u8]) -> Vec<u8>, how: &How) 
 fn failed(path: &[u8], e: Errno) -> Error {
     let error = Error::failed(format!("cannot put {} in place", printable(path))).because(std::io::Error::from(e));
     if e == Errno::XDEV {
-        error.hint("another file system is mounted inside the target: restore with --target")
+        error.hint(
+            "another file system is mounted inside the target: restore with --target DIR; what was moved until then is in \
+             place, and the next restore finds it there",
+        )
     } else {
         error
+    }
+}
+
+fn appeared(path: &[u8]) -> Error {
+    Error::failed(format!("{} appeared while it was restored", printable(path)))
+        .hint("run the restore again; nothing was overwritten")
+}
+
+/// Moves to a name that is free, in one step: what somebody makes there in this moment stays.
+fn rename_to_nothing(from: &OwnedFd, name: &[u8], to: &OwnedFd) -> Result<(), Errno> {
+    match renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
+        // Not every file system can.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => renameat(from, name, to, name),
+        other => other,
     }
 }
 
@@ -144,6 +164,12 @@ impl Move<'_> {
         let mine = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
         let theirs = match statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
+            Err(Errno::NOENT) if how.replace == Replace::Nothing => {
+                return match rename_to_nothing(from, name, to) {
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => Err(appeared(&path)),
+                    moved => moved.map_err(fail).map(|()| None),
+                };
+            }
             Err(Errno::NOENT) => return renameat(from, name, to, name).map_err(fail).map(|()| None),
             Err(e) => return Err(fail(e)),
         };
@@ -163,10 +189,7 @@ impl Move<'_> {
                 let to = openat(to, name, flags, Mode::empty()).map_err(fail)?;
                 return Level::new(from, to, path, true).map(Some);
             }
-            _ if how.replace == Replace::Nothing => {
-                return Err(Error::failed(format!("{} appeared while it was restored", printable(&path)))
-                    .hint("run the restore again; nothing was overwritten"));
-            }
+            _ if how.replace == Replace::Nothing => return Err(appeared(&path)),
             (true, false) => unlinkat(to, name, AtFlags::empty()).map_err(fail)?,
             // It goes with the staging directory, which is emptied without recursion.
             (false, true) => {

@@ -1,14 +1,16 @@
 //! Plugins of age as processes: found in the user's path, spoken with over pipes, ended by a deadline.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::error::{At as _, Error, Result};
@@ -86,7 +88,10 @@ impl Programs {
             .spawn(move || ended_late(&listen, deadline, pid))
             .map_err(|e| Error::failed("cannot start a thread").because(e));
         let talked = match (&watch, child.stdin.take(), child.stdout.take()) {
-            (Ok(_), Some(mut stdin), Some(stdout)) => talk(&mut BufReader::new(stdout), &mut stdin),
+            (Ok(_), Some(mut stdin), Some(stdout)) => {
+                let stdout = Listening { stdout, until: Instant::now() + deadline + PARTING };
+                talk(&mut BufReader::new(stdout), &mut stdin)
+            }
             _ => Ok(()),
         };
         // The process is reaped only after its watch ended, so that no other one can have its number by then.
@@ -99,6 +104,27 @@ impl Programs {
                 .hint("is its key plugged in, and waits to be touched?"));
         }
         talked
+    }
+}
+
+/// What a plugin says, until it was ended: what it left behind in a session of its own may hold the pipe open for ever.
+struct Listening {
+    stdout: ChildStdout,
+    until: Instant,
+}
+
+impl Read for Listening {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(std::io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&left)) {
+                Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
+                Ok(_) => return self.stdout.read(buffer),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 }
 
@@ -192,6 +218,21 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         panic!("something of it still runs");
+    }
+
+    #[test]
+    fn what_it_leaves_in_a_session_of_its_own_is_not_waited_for() {
+        let script = "setsid sh -c 'echo $$ >\"$0.far\"; exec sleep 77' \"$0\" & sleep 77";
+        let (dir, programs) = programs(script, Duration::from_secs(3));
+        let mut talk = |from: &mut dyn BufRead, _: &mut dyn Write| {
+            from.read_to_end(&mut Vec::new()).map(drop).map_err(|e| Error::failed("it was ended").because(e))
+        };
+        let error = programs.converse("fake", "identity-v1", &mut talk).unwrap_err();
+        assert!(error.to_string().contains("age-plugin-fake was not done within"), "{error}");
+        let far = std::fs::read_to_string(dir.path().join("age-plugin-fake.far")).unwrap();
+        let far = Pid::from_raw(far.trim().parse().unwrap()).unwrap();
+        assert!(rustix::process::test_kill_process(far).is_ok(), "it was waited for");
+        rustix::process::kill_process(far, Signal::KILL).unwrap();
     }
 
     #[test]

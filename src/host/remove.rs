@@ -14,7 +14,8 @@ use crate::model::path::{file_name, parent};
 /// What an entry was when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    identity: (u64, u64),
+    /// Device and inode.
+    pub identity: (u64, u64),
     kind: FileType,
     /// Size and time of what has content. Those of a directory change with what is in it.
     content: Option<(i64, Time)>,

@@ -4,9 +4,10 @@
 //! itself. The process itself then takes the directory for its root.
 
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use super::world::World;
 use crate::error::{At as _, Error, Result};
@@ -32,7 +33,8 @@ pub fn probe(world: &World) -> Result<()> {
 pub fn run(world: &World, arguments: &[&OsStr], asked: &[u8]) -> Result<Vec<u8>> {
     let program = World::own_program()?;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--ipc", "--kill-child", "--fork"]);
+    // With the first process of a namespace of processes all others of it end.
+    command.args(["--mount", "--net", "--ipc", "--pid", "--kill-child", "--fork"]);
     if !rustix::process::geteuid().is_root() {
         // In a user namespace anybody may make the others. Root needs none, and would lose the right to read what others own.
         command.args(["--user", "--map-root-user"]);
@@ -49,12 +51,14 @@ pub fn run(world: &World, arguments: &[&OsStr], asked: &[u8]) -> Result<Vec<u8>>
         // One that ended already says why by its status.
         stdin.write_all(asked).unwrap_or(());
     }
-    let (mut answer, mut said) = (Vec::new(), Vec::new());
-    let read = child.stdout.take().map(|out| out.take(ANSWER_BYTES_MAX).read_to_end(&mut answer));
-    read.transpose().map_err(|e| Error::failed("cannot read from the sandbox").because(e))?;
-    if let Some(err) = child.stderr.take() {
-        err.take(SAID_BYTES_MAX).read_to_end(&mut said).unwrap_or(0);
-    }
+    // Read side by side, and to the end: a pipe that nobody reads from would have both wait for ever.
+    let err = child.stderr.take();
+    let listen = thread::Builder::new()
+        .name("sandbox".into())
+        .spawn(move || err.map(|err| read_some(err, SAID_BYTES_MAX)).unwrap_or_default())
+        .map_err(|e| Error::failed("cannot start a thread").because(e))?;
+    let answer = child.stdout.take().map(|out| read_some(out, ANSWER_BYTES_MAX)).unwrap_or_default();
+    let said = listen.join().unwrap_or_default();
     let status = child.wait().map_err(|e| Error::failed("cannot wait for the sandbox").because(e))?;
     world.check_stop()?;
     if status.success() {
@@ -65,11 +69,34 @@ pub fn run(world: &World, arguments: &[&OsStr], asked: &[u8]) -> Result<Vec<u8>>
     Err(error.hint("user namespaces may be forbidden here: run this as root, or leave out --sandbox"))
 }
 
-/// Makes `dir` all that this process sees from now on.
+/// The first bytes of what a process writes; the rest is read and dropped. What cannot be read is as good as its end.
+fn read_some(mut from: impl Read, most: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    from.by_ref().take(most).read_to_end(&mut out).unwrap_or(0);
+    std::io::copy(&mut from, &mut std::io::sink()).unwrap_or(0);
+    out
+}
+
+/// Makes `dir` all that this process sees from now on, and gives up what could lead out of it again. To be called before
+/// there is another thread.
 ///
 /// # Errors
 /// When it may not: outside a sandbox only root may.
 pub fn enter(dir: &Path) -> Result<()> {
     rustix::process::chroot(dir).at("take as root", dir)?;
-    rustix::process::chdir("/").at("go to", Path::new("/"))
+    rustix::process::chdir("/").at("go to", Path::new("/"))?;
+    // Root leaves a root directory as it likes, mounts, and makes devices. To read what others own is all that is left to it,
+    // and no program that it starts gets more.
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+        let give_up = || {
+            set_no_new_privs(true)?;
+            let kept = CapabilitySet::DAC_OVERRIDE & capabilities(None)?.permitted;
+            let inheritable = CapabilitySet::empty();
+            set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })
+        };
+        give_up().at("give up the rights of root in", dir)?;
+    }
+    Ok(())
 }

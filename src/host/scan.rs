@@ -1,11 +1,14 @@
 //! The scan: what is in the sources, and which archive each entry belongs to.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::source::Root;
+use super::metadata::Names;
+use super::source::{self, NoFile, Root, SourceFile};
 use crate::error::Result;
 use crate::model::class::Rules;
 use crate::model::config::Sweep;
@@ -287,6 +290,49 @@ impl Scan {
         }
     }
 
+    /// All names of a file, the one that is archived first.
+    pub fn names_of(&self, index: Index) -> Vec<Index> {
+        self.groups.get(&index).cloned().unwrap_or_else(|| vec![index])
+    }
+
+    /// Where a file is on this disk, under each of its names.
+    pub fn disk_paths(&self, index: Index, sources: &[Source]) -> Vec<PathBuf> {
+        let disk = |i: &Index| sources[self.source_of(*i)].root.disk_path(&self.tree.path(*i));
+        self.names_of(index).iter().map(disk).collect()
+    }
+
+    /// Opens a file: another of its names will do when the first is gone.
+    ///
+    /// # Errors
+    /// [`NoFile`], of the last name that was tried.
+    pub fn open(&self, index: Index, sources: &[Source], names: &mut Names) -> Result<SourceFile, NoFile> {
+        let mut opened = Err(NoFile::Vanished);
+        for name in self.names_of(index) {
+            opened = source::open(&sources[self.source_of(name)].root, &self.tree.path(name), names);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
+    }
+
+    /// Adds the file at `path`, which lies beside another entry and was no entry of its own.
+    pub fn add_beside(&mut self, other: Index, path: &[u8], archive: Archive) -> Index {
+        let (parent, source) = (self.tree.node(other).parent, self.source_of(other));
+        let name = if parent == NONE { path } else { path::file_name(path) };
+        let new = self.tree.push(parent, name, Kind::File, archive);
+        if parent == NONE {
+            self.roots.insert(new, source);
+        }
+        new
+    }
+
+    /// Has an entry looked at again in the next run, whatever `stat` says.
+    pub fn unsettle(&mut self, index: Index) {
+        let look = self.look(index);
+        self.set_look(index, Look { young: true, ..look });
+    }
+
     /// The source that holds `index`.
     pub fn source_of(&self, index: Index) -> usize {
         let mut at = index;
@@ -301,6 +347,17 @@ impl Scan {
         match self.tree.node(index).archive {
             Archive::State => printable(&self.tree.path(index)),
             Archive::Secrets => "a secret file".to_owned(),
+        }
+    }
+
+    /// The same with the path that it has on this disk.
+    pub fn shown_on_disk(&self, index: Index, home: &Path) -> String {
+        match self.tree.node(index).archive {
+            Archive::State => {
+                let layout = Layout::machine(home.as_os_str().as_bytes());
+                printable(&layout.to_disk(&self.tree.path(index)))
+            }
+            Archive::Secrets => self.shown(index),
         }
     }
 }

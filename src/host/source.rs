@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::at;
 use super::metadata::{self, Names};
 use crate::error::{At as _, Result};
+use crate::model::database;
 use crate::model::entry::{Entry, Extent, Kind};
 
 /// A source root on this disk: the directory it is in, and its name there.
@@ -64,6 +65,19 @@ pub struct SourceFile {
     pub entry: Entry,
     /// How many bytes of content there are to read: the size, less the holes.
     pub stored: u64,
+}
+
+impl SourceFile {
+    /// Whether it begins as a SQLite database does.
+    pub fn is_database(&self) -> bool {
+        is_database(&self.file)
+    }
+}
+
+/// Whether an open file begins as a SQLite database does.
+pub fn is_database(file: impl AsFd) -> bool {
+    let mut magic = [0; 16];
+    rustix::io::pread(file, &mut magic, 0) == Ok(16) && database::is_database(&magic)
 }
 
 /// Why a file could not be opened as one.

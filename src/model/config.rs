@@ -239,6 +239,12 @@ impl Config {
     pub fn render(&self) -> String {
         super::config_text::render(self)
     }
+
+    /// The text of a configuration that differs from this one in recipients, and in sources that this one has behind its
+    /// own, changed to say the same: comments, order and whatever else is a person's stay. `None` where that cannot be.
+    pub fn written_into(&self, text: &str) -> Option<String> {
+        super::config_edit::edit(self, text)
+    }
 }
 
 /// Hours of `24h`, `30d`, `12w`, `12mo`, `5y`; `None` for anything else.

@@ -6,6 +6,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::model::path::printable;
 
+/// How a kit begins; wherever a copy of one lies, it stays out of the archives.
+pub const KIT_MARK: &[u8] = b"# lifeboat recovery kit";
+
 /// The first words of a kit, before its version.
 const TITLE: &str = "lifeboat recovery kit";
 
@@ -388,6 +391,7 @@ mod tests {
         assert_eq!(read.signing_secret.as_ref().unwrap().expose_secret(), "RWQAAEIy");
         assert!(read.loose.is_empty());
         assert_eq!(read.render().expose_secret(), text.expose_secret());
+        assert!(text.expose_secret().as_bytes().starts_with(KIT_MARK));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod chain;
 pub mod class;
 pub mod commit;
 pub mod config;
+mod config_edit;
 mod config_read;
 mod config_text;
 mod config_watch;

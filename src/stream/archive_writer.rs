@@ -40,6 +40,9 @@ pub const VOLUME_BYTES_MAX: u64 = (16 << 20) + (512 << 10);
 pub const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// A piece is cut early, at the start of a member, once it is this full.
 const PIECE_FULL_ENOUGH: usize = PIECE_BYTES / 4 * 3;
+/// Pieces besides those that are being compressed: one that fills, and two that wait, so that no worker does. With fewer, two
+/// cores stand still for a twentieth of the time.
+const SPARE_PIECES: usize = 3;
 /// glibc keeps freed blocks of up to 32 MiB to itself (M_MMAP_THRESHOLD in mallopt(3)); larger ones go back to the system
 /// at once. What is not touched of them takes no memory. A volume fits in one.
 const UNKEPT_BYTES: usize = 33 << 20;
@@ -147,26 +150,31 @@ pub fn write<T>(
     let (spare_tx, spare_rx) = channel::<BytesMut>();
     let (volume_tx, volume_rx) = sync_channel::<Volume>(0);
     let (empty_tx, empty_rx) = channel::<Vec<u8>>();
-    // One for each worker, and one for each of those before and behind them.
-    let pieces = options.workers + 1;
+    let pieces = options.workers + SPARE_PIECES;
+    let checked_bytes = if options.check { PIECE_BYTES } else { 0 };
     let compressed_bytes = zstd::zstd_safe::compress_bound(PIECE_BYTES);
-    let mut slab = BytesMut::zeroed((pieces * (PIECE_BYTES + compressed_bytes) + PIECE_BYTES).max(UNKEPT_BYTES));
+    let slab_bytes = pieces * (PIECE_BYTES + compressed_bytes) + options.workers * checked_bytes;
+    let mut slab = BytesMut::zeroed(slab_bytes.max(UNKEPT_BYTES));
     for _ in 0..pieces {
         raw_tx.send(slab.split_to(PIECE_BYTES)).expect("the receiver is alive");
         spare_tx.send(slab.split_to(compressed_bytes)).expect("the receiver is alive");
     }
-    let checker = options.check.then(|| Checker::new(slab.split_to(PIECE_BYTES))).transpose()?.map(Mutex::new);
+    let checkers: Result<Vec<_>> = (0..options.workers)
+        .map(|_| options.check.then(|| Checker::new(slab.split_to(PIECE_BYTES))).transpose())
+        .collect();
+    let checkers = checkers?;
     drop(slab);
     // Shared by the threads that receive, and by nobody else: when the last of them has failed, senders learn of it.
     let (job_rx, spare_rx, volume_rx) = (shared(job_rx), shared(spare_rx), shared(volume_rx));
     let broken = AtomicBool::new(false);
     let window = Window::new(begun.volumes.len(), options.uploads);
     std::thread::scope(|scope| {
-        let compressors: Vec<_> = (0..options.workers)
-            .map(|_| {
+        let compressors: Vec<_> = checkers
+            .into_iter()
+            .map(|checker| {
                 let (frame_tx, raw_tx) = (frame_tx.clone(), raw_tx.clone());
                 let (job_rx, spare_rx) = (Arc::clone(&job_rx), Arc::clone(&spare_rx));
-                let (level, checker) = (options.level, checker.as_ref());
+                let level = options.level;
                 scope.spawn(move || {
                     let mut alarm = Alarm { out: frame_tx.clone(), armed: true };
                     let done = compress(level, checker, &job_rx, &spare_rx, &raw_tx, &frame_tx);
@@ -539,7 +547,7 @@ fn digest_of(header: &[u8], content: &[u8; 32]) -> [u8; 32] {
 /// Takes pieces until there are no more.
 fn compress(
     level: i32,
-    checker: Option<&Mutex<Checker>>,
+    mut checker: Option<Checker>,
     jobs: &Mutex<Receiver<Piece>>,
     spare: &Mutex<Receiver<BytesMut>>,
     raw: &Sender<BytesMut>,
@@ -558,8 +566,8 @@ fn compress(
         let Ok(mut compressed) = lock(spare).recv() else { return Err(stopped()) };
         let Ok(Piece { number, bytes, used }) = lock(jobs).recv() else { return Ok(()) };
         let length = compressor.compress_to_buffer(&bytes[..used], &mut compressed[..]).map_err(failed)?;
-        if let Some(checker) = checker {
-            lock(checker).check(&bytes[..used], &compressed[..length])?;
+        if let Some(checker) = &mut checker {
+            checker.check(&bytes[..used], &compressed[..length])?;
         }
         let blake3 = *blake3::hash(&compressed[..length]).as_bytes();
         let tar_length = u32::try_from(used).expect("a piece is small");
@@ -569,7 +577,7 @@ fn compress(
     }
 }
 
-/// Decompresses frames again. It takes a sixth of the time of compressing them, so one serves all workers.
+/// Decompresses frames again. Each worker has one: that they wait for each other costs more than the memory.
 struct Checker {
     zstd: zstd::bulk::Decompressor<'static>,
     again: BytesMut,

@@ -1,6 +1,6 @@
 //! Manifests as objects: lines in zstd in age.
 
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write as _};
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
@@ -21,7 +21,10 @@ const LEVEL: i32 = 3;
 
 /// The lines of the entries, compressed while the archive's last frames still are. They make a zstd frame of their own,
 /// since the header before them is known last of all.
-pub struct Lines<W: std::io::Write>(zstd::stream::write::Encoder<'static, W>);
+pub struct Lines<W: std::io::Write>(BufWriter<zstd::stream::write::Encoder<'static, W>>);
+
+/// Lines that zstd is given at once, in bytes: it takes pieces of any size, and asks much of each.
+const GATHERED_BYTES: usize = 64 << 10;
 
 impl<W: std::io::Write> Lines<W> {
     /// No lines yet; they are kept in `out`.
@@ -31,7 +34,7 @@ impl<W: std::io::Write> Lines<W> {
     pub fn new(out: W) -> std::io::Result<Self> {
         let mut zstd = zstd::stream::write::Encoder::new(out, LEVEL)?;
         zstd.include_checksum(true)?;
-        Ok(Lines(zstd))
+        Ok(Lines(BufWriter::with_capacity(GATHERED_BYTES, zstd)))
     }
 
     /// Ends the lines and gives back what holds them.
@@ -39,7 +42,7 @@ impl<W: std::io::Write> Lines<W> {
     /// # Errors
     /// When the rest cannot be compressed.
     pub fn finish(self) -> std::io::Result<W> {
-        self.0.finish()
+        self.0.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
     }
 
     /// Adds the next entry, in ascending order of path.

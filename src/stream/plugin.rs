@@ -20,6 +20,8 @@ const COLUMNS: usize = 64;
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// The most that a plugin may say before it is done, in bytes.
 const BYTES_MAX: usize = 4 << 20;
+/// What a stanza counts beside its content, in bytes.
+const STANZA_BYTES: usize = 256;
 /// Characters of a plugin's message that are shown.
 const MESSAGE_CHARS_MAX: usize = 300;
 
@@ -136,7 +138,8 @@ fn hear(
     let (mut total, mut trouble) = (0, None);
     loop {
         let mut said = receive(from, name)?;
-        total += said.body.len() + said.args.iter().map(String::len).sum::<usize>();
+        // What is said in few bytes takes its room, too.
+        total += STANZA_BYTES + said.body.len() + said.args.iter().map(String::len).sum::<usize>();
         if total > BYTES_MAX {
             return Err(nonsense(name));
         }
@@ -397,6 +400,7 @@ mod tests {
         ] {
             fails(bad, "does not speak");
         }
+        fails(&format!("{}-> done\n\n", "-> msg\n\n".repeat(20_000)), "does not speak");
         assert!(wrap(&says("-> done\n\n"), "age1fake1qq", &key()).unwrap_err().to_string().contains("wrapped no key"));
         assert!(wrap(&says("-> recipient-stanza 1 x\n\n-> done\n\n"), "age1fake1qq", &key()).is_err());
     }

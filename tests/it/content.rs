@@ -424,6 +424,7 @@ fn a_value_is_printed_to_a_pipe_alone() {
         "agent/.env",
         "SERVICE_PASSWORD=it's-4-Tulips-in-may\nOTHER_PASSWORD=Rose-and-thorn-1899\nTHE_PASSWORD=abc\n",
     );
+    machine.write("agent/auth.json", "{\"service-password\": \"Daisy-7-in-the-rain\"}");
     machine.write("agent/notes.md", "abc, as everybody knows");
     machine.write("agent/deep/.env", format!("OTHER_PASSWORD={VALUE}\n"));
     machine.init(&["agent"]);
@@ -455,7 +456,11 @@ fn a_value_is_printed_to_a_pipe_alone() {
     let none = secrets::GetArgs { name: Some("NOT_THERE".into()), ..args.clone() };
     assert_eq!(get(&none).unwrap_err().kind(), lifeboat::Kind::NotThere);
     // What the shell makes of it is the value.
-    let all = secrets::env(&machine.world, &secrets::GetArgs { name: None, ..args }, &mut |_| {}).unwrap();
+    let mut notes = Vec::new();
+    let everything = secrets::GetArgs { name: None, ..args };
+    let all = secrets::env(&machine.world, &everything, &mut |event| notes.push(format!("{event:?}"))).unwrap();
+    let others = listed.values.iter().filter(|v| v.name.contains('-')).count();
+    assert!(others == 1 && notes.iter().any(|n| n.contains("1 value has a name that no shell takes")), "{notes:?}");
     let script = format!("{}printf %s \"$SERVICE_PASSWORD\"", all.text());
     let out = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
     assert_eq!(out.stdout, b"it's-4-Tulips-in-may");

@@ -256,3 +256,69 @@ fn a_sandbox_sees_what_was_restored_and_nothing_else() {
     let out = machine.program(&["look-inside", machine.root().to_str().unwrap()]).output().unwrap();
     assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
 }
+
+/// Whatever is started in a sandbox ends with it.
+#[test]
+fn nothing_outlives_a_sandbox() {
+    let machine = machine();
+    machine.backup();
+    let real =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|d| d.join("unshare")).find(|p| p.exists());
+    let Some(real) = real else { return };
+    let (bin, marks) = (machine.root().join("bin"), machine.root().join("marks"));
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::create_dir(&marks).unwrap();
+    // Something in there starts a process that nobody waits for, and that holds a pipe open until it ends.
+    let script = format!(
+        "#!/bin/sh\nopts=\nwhile [ \"$1\" != -- ]; do opts=\"$opts $1\"; shift; done; shift\n\
+         mkfifo '{marks}/fifo' 2>/dev/null\nexec '{real}' $opts -- sh -c \
+         'sleep 600 3>\"{marks}/fifo\" </dev/null >/dev/null 2>&1 & exec \"$0\" \"$@\"' \"$@\"\n",
+        marks = marks.display(),
+        real = real.display()
+    );
+    std::fs::write(bin.join("unshare"), script).unwrap();
+    std::fs::set_permissions(bin.join("unshare"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let fifo = marks.join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // The reader sees the end once the last of them is gone.
+    let ended = std::sync::mpsc::channel();
+    let reader = fifo.clone();
+    std::thread::spawn(move || {
+        let mut file = std::fs::File::open(reader).unwrap();
+        let read = std::io::Read::read_to_end(&mut file, &mut Vec::new());
+        ended.0.send(read.is_ok()).unwrap_or(());
+    });
+    let path = std::env::join_paths([bin, "/usr/bin".into(), "/bin".into()]).unwrap();
+    let kit = machine.kit();
+    let args = ["drill", "--sandbox", "--identity", kit.to_str().unwrap()];
+    let out = machine.program(&args).env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    if out.status.code() == Some(1) && said.contains("namespaces") {
+        return;
+    }
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    assert_eq!(ended.1.recv_timeout(std::time::Duration::from_secs(60)), Ok(true), "something still runs");
+}
+
+/// A link in a home may lead to where nothing was restored: what is there says nothing about the snapshot.
+#[test]
+fn what_links_lead_to_elsewhere_is_not_looked_at() {
+    let mut machine = Machine::new();
+    let outside = machine.root().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("settings.json"), "{ no JSON").unwrap();
+    machine.write(".claude/projects/a/one.jsonl", "{\"type\":\"user\"}\n");
+    std::os::unix::fs::symlink(outside.join("settings.json"), machine.home(".claude/settings.json")).unwrap();
+    std::os::unix::fs::symlink("/nowhere/CLAUDE.md", machine.home(".claude/CLAUDE.md")).unwrap();
+    machine.init(&[".claude"]);
+    machine.backup();
+    let done = attempt(&machine, |_| {}).unwrap().0;
+    assert!(done.passed, "{:?}", done.findings);
+    machine.world.fixed_now = Some(NOW + 3600);
+    // What was restored is.
+    std::fs::remove_file(machine.home(".claude/settings.json")).unwrap();
+    std::fs::rename(outside.join("settings.json"), machine.home(".claude/settings.json")).unwrap();
+    machine.backup();
+    let done = attempt(&machine, |_| {}).unwrap().0;
+    assert!(done.findings.len() == 1 && done.findings[0].contains("it is no JSON"), "{:?}", done.findings);
+}

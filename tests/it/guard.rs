@@ -119,6 +119,7 @@ fn incident(happens: impl FnOnce(&Machine), says: &[&str]) {
     let answer = accepted(&machine, None).unwrap();
     assert_eq!((answer.accepted.as_deref(), answer.answered), (Some(restored.as_str()), true));
     assert_eq!(answer.marked, std::slice::from_ref(&marked.id));
+    assert!(says.iter().all(|part| answer.text().contains(part)), "{}", answer.text());
     let done = at(&mut machine, NOW + 3 * HOUR);
     assert_eq!(done.verdict(), None, "{:?}", done.problems());
     let after = done.state.unwrap();
@@ -127,6 +128,26 @@ fn incident(happens: impl FnOnce(&Machine), says: &[&str]) {
     assert_eq!((listed(&machine, &restored).suspicious, listed(&machine, &after.id).suspicious), (None, None));
     assert!(listed(&machine, &marked.id).suspicious.is_some());
     assert_eq!(status(&machine).verdict(), None);
+}
+
+/// What is said of the last good snapshot stays true while the alarm is open.
+#[test]
+fn later_runs_say_whether_the_good_one_is_pinned() {
+    let (mut machine, _, good) = begun();
+    remove(&machine, |path| path.ends_with(".md"));
+    assert!(at(&mut machine, NOW + HOUR).pinned);
+    let said = |machine: &mut Machine, hours: i64| {
+        machine.write("projects/later.txt", hours.to_string());
+        let done = at(machine, NOW + hours * HOUR);
+        assert_eq!((done.verdict(), done.last_good.as_deref()), (Some(Kind::Suspicious), Some(good.as_str())));
+        (done.pinned, done.problems().join("\n"))
+    };
+    let (is_pinned, text) = said(&mut machine, 2);
+    assert!(is_pinned && text.contains("it is pinned") && !text.contains("lifeboat pin "), "{text}");
+    let args = lifeboat::commands::pin::Args { snapshot: good.clone(), ..Default::default() };
+    lifeboat::commands::pin::unpin(&machine.world, &args, &mut |_| {}).unwrap();
+    let (is_pinned, text) = said(&mut machine, 3);
+    assert!(!is_pinned && text.contains(&format!("lifeboat pin {good}")), "{text}");
 }
 
 /// Restores what was there before the alarm, over what is left.

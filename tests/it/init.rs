@@ -141,6 +141,73 @@ fn sources_are_added() {
     assert!(error.advice().unwrap().contains("hermes"));
 }
 
+/// What a person wrote into the configuration is theirs, also where it is a link to where they keep such files.
+#[test]
+fn a_source_is_added_and_comments_stay() {
+    let machine = machine();
+    machine.init(&["agent"]);
+    let (file, kept) = (machine.world.config_file(), machine.home("dotfiles/lifeboat.toml"));
+    machine.configure(|text| {
+        let text = text.replacen("[[source]]\n", "# The one that matters.\n[[source]]\nexclude = [ 'tmp' ] # big\n", 1);
+        let text = text.replacen("hourly = \"24h\"\n", "hourly =   '48h'   # two days\n", 1);
+        format!("# Ask Ada before this is changed.\n{text}\n# The end.\n")
+    });
+    std::fs::create_dir(machine.home("dotfiles")).unwrap();
+    std::fs::rename(&file, &kept).unwrap();
+    std::os::unix::fs::symlink(&kept, &file).unwrap();
+    let before = std::fs::read_to_string(&file).unwrap();
+    let done = init(&machine, |a| a.sources = vec![machine.home("projects")]).unwrap();
+    assert_eq!((done.what, done.sources.len()), ("extended", 2));
+    let after = std::fs::read_to_string(&kept).unwrap();
+    assert!(file.is_symlink());
+    let added: Vec<&str> = after.lines().filter(|line| !before.contains(line)).collect();
+    let path = format!("path = \"{}\"", machine.home("projects").display());
+    assert_eq!(added, [path.as_str()], "{after}");
+    let lines: Vec<&str> = after.lines().collect();
+    assert!(before.lines().all(|line| lines.contains(&line)), "{after}");
+    assert_eq!(machine.backup().series, "testhost");
+    // A configuration that has it already is not touched.
+    let untouched = std::fs::metadata(&kept).unwrap();
+    init(&machine, |a| a.sources = vec![machine.home("projects")]).unwrap();
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(std::fs::metadata(&kept).unwrap().ino(), untouched.ino());
+}
+
+/// The signing key alone is lost, or is a credential of systemd's and nowhere else.
+#[test]
+fn the_signing_key_comes_back_from_the_kit() {
+    let machine = machine();
+    machine.init(&["agent"]);
+    machine.backup();
+    let key = machine.world.config_file().with_file_name("signing.key");
+    let before = kept(&machine);
+    std::fs::remove_file(&key).unwrap();
+    let error = machine.try_backup().unwrap_err();
+    assert!(error.advice().unwrap().contains("lifeboat init --kit KIT"), "{error}");
+    let other = Machine::new();
+    other.write("agent/x", "x");
+    let args = init::Args {
+        name: Some("other".into()),
+        sources: vec![other.home("agent")],
+        sealed: true,
+        ..Default::default()
+    };
+    init::run(&other.world, &args, &mut |_| {}).unwrap();
+    let error = init(&machine, |a| (a.sealed, a.kit) = (false, Some(other.kit()))).unwrap_err();
+    assert!(error.to_string().contains("belongs to the series other") && !key.exists(), "{error}");
+    // Another series of the same name, on another store.
+    let other = Machine::new();
+    other.write("agent/x", "x");
+    other.init(&["agent"]);
+    let error = init(&machine, |a| (a.sealed, a.kit) = (false, Some(other.kit()))).unwrap_err();
+    assert!(error.to_string().contains("another signing key") && !key.exists(), "{error}");
+    let done = init(&machine, |a| (a.sealed, a.kit) = (false, Some(machine.kit()))).unwrap();
+    assert_eq!((done.what, mode(&key)), ("continued", 0o600));
+    assert_eq!(kept(&machine), before);
+    machine.write("agent/notes.md", "more");
+    machine.backup();
+}
+
 #[test]
 fn bad_names_and_places_are_refused_before_anything_is_made() {
     let machine = machine();

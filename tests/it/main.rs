@@ -63,6 +63,9 @@ mod parts;
 /// What `restore --delete` removes, and what it never does.
 mod surplus;
 
+/// What stands at the target, or appears there while a restore runs.
+mod targets;
+
 /// Histories of edits, and every snapshot of them.
 mod history;
 

@@ -309,6 +309,11 @@ fn a_paused_piece_that_differs_is_not_lost() {
     in_place(&machine, |a| (a.paused, a.overwrite) = (true, Overwrite::IfChanged)).unwrap();
     assert!(!jobs.exists());
     assert_eq!(std::fs::read(&paused).unwrap(), b"{\"jobs\":[]}");
+    // A directory in its place is nobody's job, and not removed for one.
+    std::fs::create_dir(&jobs).unwrap();
+    let e = in_place(&machine, |a| (a.paused, a.overwrite) = (true, Overwrite::IfChanged)).unwrap_err();
+    assert!(e.to_string().contains("cron/jobs.json is a directory"), "{e}");
+    std::fs::remove_dir(&jobs).unwrap();
     // Paused, and another one.
     std::fs::write(&paused, "mine").unwrap();
     let e = in_place(&machine, |a| a.paused = true).unwrap_err();

@@ -356,3 +356,40 @@ fn all_keys_at_once() {
     let args = restore::Args { target, snapshot: "20261121T20".to_owned(), no_secrets: true, ..args };
     restore::run(&machine.world, &args, &mut |_| {}).unwrap();
 }
+
+/// Only systemd can replace a credential; the steps that are told lead to a new key.
+#[test]
+fn a_key_that_is_a_credential_is_rotated_beside_it() {
+    let mut machine = machine();
+    let credentials = machine.root().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    let credential = credentials.join("lifeboat-signing");
+    std::fs::rename(key_file(&machine), &credential).unwrap();
+    let variable = std::ffi::OsString::from("CREDENTIALS_DIRECTORY");
+    let inside = |machine: &mut Machine| machine.world.env.insert(variable.clone(), credentials.clone().into());
+    inside(&mut machine);
+    later(&mut machine, 1, "as a service");
+    let error = rotate(&machine, "new.txt").unwrap_err();
+    let advice = error.advice().unwrap_or_default();
+    assert!(error.to_string().contains("only systemd can replace"), "{}", said(&error));
+    assert!(advice.contains("init --kit") && advice.contains("keys rotate --signing"), "{}", said(&error));
+    assert!(!machine.root().join("new.txt").exists());
+
+    // In a shell, as it says.
+    machine.world.env.remove(&variable);
+    let args = init::Args { kit: Some(machine.kit()), ..init::Args::default() };
+    init::run(&machine.world, &args, &mut |_| {}).unwrap();
+    machine.world.fixed_now = Some(NOW + 2 * HOUR);
+    rotate(&machine, "new.txt").unwrap();
+    inside(&mut machine);
+    let error = machine.try_backup().unwrap_err();
+    assert!(error.to_string().contains("was handed over"), "the old credential: {}", said(&error));
+    let stale = machine.root().join("stale.txt");
+    let args = keys::ExportArgs { file: stale.clone(), identity: Some(machine.kit()), passphrase: false };
+    let error = keys::export_kit(&machine.world, &args, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("was handed over") && !stale.exists(), "{}", said(&error));
+    std::fs::rename(key_file(&machine), &credential).unwrap();
+    later(&mut machine, 3, "with the new key");
+    assert_eq!(restored(&machine, &machine.root().join("new.txt"), "latest").0, "with the new key");
+    assert_eq!(verified(&machine).findings, []);
+}

@@ -91,6 +91,14 @@ impl Home {
         if self.secrets.contains(&archive) { "a file of the secrets bundle".to_owned() } else { printable(&archive) }
     }
 
+    /// Whether a path leads to something that was restored. What a link leads to elsewhere is another machine's, or has
+    /// changed since: it tells nothing about the snapshot.
+    fn holds(&self, disk: &Path) -> bool {
+        let top = self.disk(b"home");
+        let top = top.parent().and_then(|top| top.canonicalize().ok());
+        top.zip(disk.canonicalize().ok()).is_some_and(|(top, real)| real.starts_with(top))
+    }
+
     /// Where a path of the source machine was restored to.
     fn moved(&self, source: &str) -> PathBuf {
         let machine = Layout::machine(self.source_home.as_bytes());
@@ -247,7 +255,11 @@ fn root_of(drill: &Drill) -> Option<&str> {
 }
 
 fn one(home: &Home, base: &Path, drill: &Drill, tally: &mut Tally) {
-    let each = |pattern: &str| matching(base, pattern);
+    let each = |pattern: &str| {
+        let mut all = matching(base, pattern);
+        all.retain(|path| home.holds(path));
+        all
+    };
     let named = |path: &Path, why: String| format!("{}: {why}", home.name(path));
     match drill {
         Drill::NonEmpty { path, .. } => {

@@ -1,34 +1,32 @@
 //! The walk itself: two threads list directories and put what they find into trees of their own, which become one.
 
+mod asked;
+mod found;
+mod queue;
+
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
 use rustix::io::Errno;
 
-use super::{Identity, Look, OWN, SETTLED_SECONDS, SETTLED_SECONDS_REMOTE, Scan, Skip, Source, missing_entry};
+use self::asked::{is_mount, is_remote, sidecars, special};
+pub(super) use self::found::Walked;
+use self::found::{Found, Run, join};
+use self::queue::{Pending, Place, Queue};
+use super::{Identity, Look, OWN, SETTLED_SECONDS, SETTLED_SECONDS_REMOTE, Skip, Source, missing_entry};
 use crate::error::Result;
 use crate::host::at;
 use crate::host::metadata::{self, Names};
 use crate::host::stage::PREFIX as STAGE_PREFIX;
 use crate::model::class::{Below, Class};
-use crate::model::database::SIDECARS;
-use crate::model::entry::{Entry, Kind};
+use crate::model::entry::Kind;
 use crate::model::path;
 use crate::model::store_key::Archive;
 use crate::model::tree::{Index, NONE};
 
 /// More threads than this only wait for each other: the kernel's own locks are what takes time.
 const WALKERS_MAX: usize = 2;
-
-/// What a walk found.
-pub(super) struct Walked {
-    pub(super) scan: Scan,
-    /// Names of each file that has several.
-    pub(super) inodes: HashMap<Identity, Vec<Index>>,
-}
 
 /// Walks all sources.
 pub(super) fn walk(
@@ -57,92 +55,6 @@ pub(super) fn walk(
         })?;
     }
     Ok(join(walkers.into_iter().map(|walker| walker.found).collect()))
-}
-
-/// An entry of a walker's own tree.
-type Place = (usize, Index);
-
-/// A directory that has still to be looked into.
-struct Pending {
-    place: Place,
-    rel: Vec<u8>,
-    below: Below,
-    device: u64,
-}
-
-/// Directories that wait for a walker.
-#[derive(Default)]
-struct Queue {
-    state: Mutex<Waiting>,
-    changed: Condvar,
-    listings: AtomicU64,
-    over: AtomicBool,
-}
-
-#[derive(Default)]
-struct Waiting {
-    dirs: Vec<Pending>,
-    /// Walkers that may still find more.
-    busy: usize,
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next directory; nothing once no walker can find another one.
-    fn take(&self) -> Option<Pending> {
-        let mut waiting = self.lock();
-        loop {
-            if self.over.load(Ordering::Relaxed) {
-                return None;
-            }
-            if let Some(dir) = waiting.dirs.pop() {
-                waiting.busy += 1;
-                return Some(dir);
-            }
-            if waiting.busy == 0 {
-                return None;
-            }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// A walker is done with a directory, in which it found others.
-    fn put(&self, found: &mut Vec<Pending>) {
-        let mut waiting = self.lock();
-        waiting.busy -= 1;
-        waiting.dirs.append(found);
-        drop(waiting);
-        self.changed.notify_all();
-    }
-
-    fn give_up(&self) {
-        self.over.store(true, Ordering::Relaxed);
-        drop(self.lock());
-        self.changed.notify_all();
-    }
-}
-
-/// The entries that one listing added to a walker's tree.
-struct Run {
-    /// Later for what lies deeper.
-    order: u64,
-    dir: Option<Place>,
-    start: Index,
-    end: Index,
-}
-
-/// What one walker found.
-#[derive(Default)]
-struct Found {
-    scan: Scan,
-    runs: Vec<Run>,
-    inodes: HashMap<Identity, Vec<Index>>,
-    skipped_in: Vec<Option<Place>>,
-    /// Directories that could not be listed, whoever found them.
-    failed: Vec<(Place, Entry)>,
 }
 
 struct Walker<'a> {
@@ -190,7 +102,7 @@ impl<'a> Walker<'a> {
             self.found.scan.devices.insert(root, device);
         }
         self.end(None, start);
-        self.queue.lock().dirs.append(&mut pending);
+        self.queue.begin(&mut pending);
     }
 
     /// Lists directories until there are none left.
@@ -212,7 +124,7 @@ impl<'a> Walker<'a> {
 
     /// A listing begins: its number, and where its entries will be.
     fn begin(&self) -> (u64, Index) {
-        (self.queue.listings.fetch_add(1, Ordering::Relaxed), self.found.scan.tree.indices().end)
+        (self.queue.number(), self.found.scan.tree.indices().end)
     }
 
     fn end(&mut self, dir: Option<Place>, (order, start): (u64, Index)) {
@@ -379,43 +291,6 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// Makes one tree of those of all walkers: listing after listing, so that a directory stands before what is in it.
-fn join(found: Vec<Found>) -> Walked {
-    let mut scan = Scan::default();
-    let mut places: Vec<Vec<Index>> = found.iter().map(|f| vec![NONE; f.scan.tree.len()]).collect();
-    let mut owners: Vec<HashMap<u16, u16>> = vec![HashMap::new(); found.len()];
-    let mut runs: Vec<(usize, &Run)> =
-        found.iter().enumerate().flat_map(|(walker, f)| f.runs.iter().map(move |run| (walker, run))).collect();
-    runs.sort_by_key(|(_, run)| run.order);
-    for (walker, run) in runs {
-        let parent = run.dir.map_or(NONE, |(walker, index)| places[walker][index as usize]);
-        for index in run.start..run.end {
-            let theirs = &found[walker].scan;
-            let new = scan.tree.adopt(&theirs.tree, index, parent, &mut owners[walker]);
-            scan.set_look(new, theirs.look(index));
-            places[walker][index as usize] = new;
-        }
-    }
-    let place = |(walker, index): Place| places[walker][index as usize];
-    let mut inodes: HashMap<Identity, Vec<Index>> = HashMap::new();
-    for (walker, found) in found.into_iter().enumerate() {
-        let theirs = found.scan;
-        scan.roots.extend(theirs.roots.into_iter().map(|(index, source)| (place((walker, index)), source)));
-        scan.devices.extend(theirs.devices.into_iter().map(|(index, device)| (place((walker, index)), device)));
-        scan.skipped.extend(theirs.skipped);
-        scan.vanished += theirs.vanished;
-        scan.skipped_in.extend(found.skipped_in.into_iter().map(|dir| dir.map_or(NONE, place)));
-        scan.fixed.extend(theirs.fixed.into_iter().map(|index| place((walker, index))));
-        for (identity, names) in found.inodes {
-            inodes.entry(identity).or_default().extend(names.into_iter().map(|index| place((walker, index))));
-        }
-        for (dir, entry) in found.failed {
-            scan.tree.set_entry(place(dir), &entry);
-        }
-    }
-    Walked { scan, inodes }
-}
-
 /// Where in the walk an entry is.
 struct Here<'a> {
     source: &'a Source,
@@ -431,76 +306,4 @@ fn join_archive(root: &[u8], rel: &[u8]) -> Vec<u8> {
 
 fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
-}
-
-fn special(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Fifo => "a named pipe",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "something that is neither file, directory nor link",
-    }
-}
-
-/// Whether another machine, or a program, may set the times of what is at `name`.
-fn is_remote(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        // NFS, CIFS, SMB 2, SMB, FUSE, 9P, Ceph, AFS, Coda: statfs(2).
-        const REMOTE: [u32; 9] =
-            [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x517b, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x7375_7245];
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())
-            .and_then(rustix::fs::fstatfs)
-            .is_ok_and(|fs| REMOTE.iter().any(|magic| u64::try_from(fs.f_type) == Ok(u64::from(*magic))))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _: (BorrowedFd<'_>, &[u8]) = (dir, name);
-        false
-    }
-}
-
-/// Whether something is mounted on the directory `name`, even from the same device.
-fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{StatxAttributes, StatxFlags, statx};
-        statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).is_ok_and(|s| {
-            let known = StatxAttributes::from_bits_retain(s.stx_attributes_mask.bits());
-            let set = StatxAttributes::from_bits_retain(s.stx_attributes.bits());
-            known.contains(StatxAttributes::MOUNT_ROOT) && set.contains(StatxAttributes::MOUNT_ROOT)
-        })
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _: (BorrowedFd<'_>, &[u8]) = (dir, name);
-        false
-    }
-}
-
-/// Which of `names` are the sidecars of a database beside them: those are read through SQLite, never by themselves.
-fn sidecars<'n>(dir: BorrowedFd<'_>, names: &'n [Vec<u8>]) -> HashSet<&'n [u8]> {
-    let mut out = HashSet::new();
-    for name in names {
-        let Some(base) = SIDECARS.iter().find_map(|s| name.strip_suffix(*s)).filter(|b| !b.is_empty()) else {
-            continue;
-        };
-        if is_database(dir, base) {
-            out.insert(&name[..]);
-        }
-    }
-    out
-}
-
-fn is_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    // Looked at first: to open a device may do something.
-    let is_file = |s: Stat| FileType::from_raw_mode(s.st_mode).is_file();
-    if !statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(is_file) {
-        return false;
-    }
-    let Ok(fd) = at::open_file(dir, name) else { return false };
-    let regular = rustix::fs::fstat(&fd).is_ok_and(is_file);
-    let mut magic = [0; 16];
-    regular && rustix::io::pread(&fd, &mut magic, 0) == Ok(16) && crate::model::database::is_database(&magic)
 }
