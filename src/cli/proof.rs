@@ -14,7 +14,8 @@ Examples:
   lifeboat doctor
   lifeboat doctor --attack                       what could a thief do with this host's credential?
 
-Without --attack nothing is changed. With it, one small object stays on the store, below `doctor/`.
+It looks at mirrors, too. Nothing is changed, but where the series' key is gone from the store it is put back. With --attack
+one small object stays on the store, below `doctor/`.
 Exit codes: 0 all is well, 1 failed, 3 something is to be put right, 10 configuration missing.";
 
 pub(super) const VERIFY_HELP: &str = "\
@@ -59,8 +60,8 @@ Exit codes: 0 done and passed, 1 failed, 2 usage, 3 passed, but the snapshot lac
 
 pub(super) const STATUS_HELP: &str = "\
 The newest snapshot that can be restored, the newest bundle, the newest drill that passed, how much there is, how it grows
-and when it ends. Fails when the newest snapshot or drill is older than [status] in the configuration allows: 26 hours and
-35 days, or \"none\".
+and when it ends. Fails when the newest snapshot or drill is older than [status] in the configuration allows, 26 hours and
+35 days, or \"none\"; and when a mirror is behind for as long as a snapshot may be old.
 
 --all has a line for each series on the store and needs no key: names and commits are enough, so it notices a machine that
 stopped, not one that lies.

@@ -126,7 +126,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         let seq = catalog.last_seq().ok().flatten();
         drop((lock, catalog));
         let (store, started) = (&store, begun_at);
-        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, limit };
+        // Only a run that looked at the state knows of an alarm.
+        let prunes = !args.secrets_only && done.alarm_since.is_none();
+        let mirrors = Mirrors { world, config: &config, store, key: &signers, seq, started, prunes, limit };
         done.mirrors = mirrors.catch_up(events).inspect_err(|_| {
             events(Event::Warning(
                 "it was interrupted while it copied to a mirror: what was backed up counts".to_owned(),

@@ -3,26 +3,27 @@
 //!
 //! Only what the other store lacks is looked at, so that a run after a snapshot asks little.
 
+mod copied;
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
+pub use self::copied::{Archived, Copied, Skipped, Why};
 
 use super::snapshots::{self, Found, Listed, Standing};
 use super::transfer::{Sent, Way};
-use super::{Event, Events, init, receipts};
-use crate::error::{Error, Kind, Result};
-use crate::host::store::Store;
+use super::{Event, Events, receipts};
+use crate::error::{Kind, Result};
 use crate::model::chain::Link;
 use crate::model::config::Tier;
 use crate::model::path::printable;
 use crate::model::receipt;
-use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId, is_public_key_name, public_key};
+use crate::model::store_key::{Archive, COMMIT, PIN, Place, SnapshotId};
 use crate::model::tiers::keep_seconds;
-use crate::stream::sign::PublicKey;
 use crate::stream::signers::Signers;
 
-/// The largest file in `keys/`, in bytes.
-const PUBLIC_KEY_BYTES_MAX: u64 = 4096;
+/// The largest mark of a pin, in bytes.
+const PIN_BYTES_MAX: u64 = 4096;
 
 /// A series that is to be brought up to date.
 pub struct Series<'a> {
@@ -38,106 +39,6 @@ pub struct Series<'a> {
     pub tiers: &'a [Tier],
     /// Only tell what would be copied.
     pub dry_run: bool,
-}
-
-/// Why an archive was not copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Why {
-    /// Its time is over.
-    Expired,
-    /// It is not what was signed, or leans on what is not.
-    Damaged,
-    /// It lies in a cloud's archive and must be warmed up first.
-    Archived,
-}
-
-/// One that was not copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Skipped {
-    /// Where it stands.
-    pub place: String,
-    /// Why, as a word.
-    pub why: Why,
-    /// Why, in words.
-    pub text: String,
-}
-
-/// One that was copied, or would be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Archived {
-    /// Where it stands, on both stores.
-    pub place: String,
-    /// `state` or `secrets`.
-    pub archive: &'static str,
-    /// The snapshot's id.
-    pub id: String,
-    /// Bytes of volumes and manifest that were put; fewer than there are if an earlier run was interrupted.
-    pub bytes: u64,
-}
-
-/// What became of a series.
-#[derive(Debug, Default, Serialize)]
-pub struct Copied {
-    /// The series.
-    pub series: String,
-    /// What was copied, in this order.
-    pub archives: Vec<Archived>,
-    /// Bytes of it.
-    pub bytes: u64,
-    /// Archives that were there already.
-    pub already: u64,
-    /// Receipts of drills that were copied.
-    pub receipts: u64,
-    /// What was not copied.
-    pub skipped: Vec<Skipped>,
-    /// Archives without a commit: interrupted runs, or one under way.
-    pub incomplete: u64,
-    /// Archives and receipts that are on the store which was copied.
-    #[serde(skip)]
-    pub present: BTreeSet<String>,
-}
-
-impl Copied {
-    /// What was not copied though it should have been, a line each.
-    pub fn problems(&self) -> Vec<String> {
-        let skipped = self.skipped.iter().filter(|s| s.why != Why::Expired);
-        skipped.map(|s| format!("not copied: {}: {}", s.place, s.text)).collect()
-    }
-
-    /// What decides the exit code.
-    pub fn verdict(&self) -> Option<Kind> {
-        let any = |why| self.skipped.iter().any(|s| s.why == why);
-        match (any(Why::Damaged), any(Why::Archived)) {
-            (true, _) => Some(Kind::Damaged),
-            (false, true) => Some(Kind::Archived),
-            (false, false) => None,
-        }
-    }
-
-    /// A series of which nothing was copied, for a reason of its own.
-    pub fn refused(series: &str, e: &Error) -> Copied {
-        let (place, text) = (format!("series {series}"), printable(e.to_string().as_bytes()));
-        let skipped = vec![Skipped { place, why: Why::Damaged, text }];
-        Copied { series: series.to_owned(), skipped, ..Copied::default() }
-    }
-
-    fn skip(&mut self, place: &Place, why: Why, text: impl Into<String>) {
-        self.skipped.push(Skipped { place: place.directory(), why, text: text.into() });
-    }
-
-    /// Takes an error that is of one archive alone; any other comes back.
-    fn take(&mut self, place: &str, e: Error) -> Result<()> {
-        let why = match e.kind() {
-            Kind::Damaged => Why::Damaged,
-            Kind::Archived => Why::Archived,
-            _ => return Err(e),
-        };
-        let hint = e.advice().map_or(String::new(), |hint| format!("; {hint}"));
-        let text = printable(format!("{e}{hint}").as_bytes());
-        self.skipped.push(Skipped { place: place.to_owned(), why, text });
-        Ok(())
-    }
 }
 
 /// What stands on both stores, by directory.
@@ -192,81 +93,6 @@ impl Series<'_> {
         self.archives(&sides, &mut done, sent, events)?;
         self.receipts(known, &mut done, sent)?;
         Ok(done)
-    }
-
-    /// The verification keys claim the name of the series, so they come first.
-    fn keys(
-        &self,
-        known: &BTreeSet<String>,
-        done: &mut Copied,
-        sent: &mut dyn FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
-        let Way { from, to, .. } = self.way;
-        let prefix = format!("keys/{}", self.name);
-        let name_of = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
-        let mut names: Vec<String> = from.list(&prefix)?.iter().map(|l| name_of(&l.key)).collect();
-        names.retain(|name| is_public_key_name(name));
-        // A key that is not handed over yet counts for nothing, so its signature comes before it.
-        names.sort_by_key(|name| (name[..6].to_owned(), !name.ends_with(".minisig")));
-        let mut files: Vec<(String, bytes::Bytes)> = Vec::new();
-        for name in names {
-            let key = format!("{prefix}/{name}");
-            match from.get(&key, PUBLIC_KEY_BYTES_MAX) {
-                Ok(bytes) => files.push((key, bytes)),
-                Err(e) => done.take(&key, e)?,
-            }
-        }
-        let known_key = |bytes: &[u8]| {
-            let text = std::str::from_utf8(bytes).ok();
-            text.and_then(|t| PublicKey::from_text(t).ok()).is_some_and(|key| self.key.knows(&key))
-        };
-        let ours: HashSet<String> =
-            files.iter().filter(|(_, bytes)| known_key(bytes)).map(|(key, _)| key.clone()).collect();
-        if self.trusted && ours.is_empty() {
-            let text = "the key of the series is not there, or somebody exchanged it: no key was copied";
-            done.skipped.push(Skipped { place: prefix, why: Why::Damaged, text: text.to_owned() });
-            return Ok(());
-        }
-        // What somebody else put there would take the place of a key to come.
-        let (files, strange): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|(key, _)| ours.contains(key.trim_end_matches(".minisig")));
-        for (place, _) in strange {
-            let text = "it is no key of the series".to_owned();
-            done.skipped.push(Skipped { place, why: Why::Damaged, text });
-        }
-        let mut lacking = Vec::new();
-        for (key, bytes) in files {
-            done.present.insert(key.clone());
-            if known.contains(&key) {
-                continue;
-            }
-            match to.get_if_there(&key, PUBLIC_KEY_BYTES_MAX) {
-                Ok(Some(there)) if there == bytes => {}
-                Ok(Some(_)) if key != public_key(self.name, 1) => {
-                    let text = format!("something else stands in its place on {}", to.name());
-                    done.skipped.push(Skipped { place: key, why: Why::Damaged, text });
-                }
-                Ok(Some(_)) => {
-                    let (series, name) = (self.name, to.name());
-                    return Err(Error::usage(format!("{name} holds another series of the name {series}"))
-                        .hint("nothing was copied: name another place, as a prefix of its own"));
-                }
-                Ok(None) => lacking.push((key, bytes)),
-                // Who may only add finds out by adding.
-                Err(e) if Store::is_refusal(&e) => lacking.push((key, bytes)),
-                Err(e) => return Err(e),
-            }
-        }
-        if lacking.is_empty() || self.dry_run {
-            return Ok(());
-        }
-        // Before the keys, so that where those are, these are, too.
-        init::put_documents(to)?;
-        for (key, bytes) in lacking {
-            to.put_if_absent(&key, bytes)?;
-            sent(&key)?;
-        }
-        Ok(())
     }
 
     fn archives(
@@ -334,7 +160,7 @@ impl Series<'_> {
         let place = one.place.directory();
         if one.objects.contains_key(PIN) && !there.contains_key(PIN) && !self.dry_run {
             let key = one.place.object(PIN);
-            self.way.to.put_if_absent(&key, self.way.from.get(&key, PUBLIC_KEY_BYTES_MAX)?)?;
+            self.way.to.put_if_absent(&key, self.way.from.get(&key, PIN_BYTES_MAX)?)?;
         }
         if !self.dry_run {
             sent(&place)?;
@@ -402,12 +228,13 @@ impl Series<'_> {
         };
         let over = is_over(one, now);
         let why = |expired| if expired { Why::Expired } else { Why::Damaged };
+        // Past its keep a broken chain is no damage.
+        let keep = keep_seconds(self.tiers, commit.tier.as_deref().unwrap_or_default(), commit.life);
+        let kept = one.place.is_pinned() || now < commit.id.unix_seconds().saturating_add(keep);
         if let Some(damage) = one.damage() {
             return Err((why(over), damage));
         }
         if let Err(broken) = snapshots::chain(found, one, false, now) {
-            let keep = keep_seconds(self.tiers, commit.tier.as_deref().unwrap_or_default(), commit.life);
-            let kept = one.place.is_pinned() || now < commit.id.unix_seconds().saturating_add(keep);
             return Err((why(broken.expired || !kept), format!("it needs {}, which {}", broken.needs, broken.why)));
         }
         if over && !needed.contains(&one.place.id) {
@@ -415,7 +242,7 @@ impl Series<'_> {
         }
         match &commit.parent {
             Some(parent) if !parents.contains(&parent.id) => {
-                Err((Why::Damaged, format!("it needs {}, which was not copied", parent.id)))
+                Err((why(over || !kept), format!("it needs {}, which was not copied", parent.id)))
             }
             _ => Ok(()),
         }

@@ -1,6 +1,8 @@
 //! `lifeboat doctor`: whether a backup would work and a restore would be possible, and what to do where not; with
 //! `--attack`, whether the host's own credential could do harm.
 
+mod mirrors;
+
 use std::path::Path;
 
 use serde::Serialize;
@@ -110,7 +112,8 @@ impl Done {
     }
 }
 
-/// Looks at everything that a backup needs. Puts nothing on the store, except with `--attack` one small object.
+/// Looks at everything that a backup needs. Puts nothing on the store but the series' key, where that is gone, and with
+/// `--attack` one small object.
 ///
 /// # Errors
 /// When there is no configuration, or it cannot be read.
@@ -145,6 +148,10 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
             }
             clock(&store, &mut done);
         }
+    }
+    if let (Ok(own), false) = (signing(world, &file), config.mirrors.is_empty()) {
+        events(Event::Phase("asking the mirrors"));
+        mirrors::examine(world, &config, own.signers.first().to_text().as_bytes(), &mut done);
     }
     Ok(done)
 }
@@ -218,7 +225,7 @@ fn rights(store: &Store, config: &Config, public: &[u8], done: &mut Done) -> boo
         Ok(true) if there.is_ok() => {
             let hint = "was the store exchanged or emptied? `lifeboat list` shows what is there";
             let text = "the verification key of this series was not there; it was put back";
-            done.add("store", Verdict::Note, text, Some(hint));
+            done.add("store", Verdict::Bad, text, Some(hint));
         }
         Ok(true) => {
             let hint = "`lifeboat doctor --attack` tells which";

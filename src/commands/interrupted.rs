@@ -3,7 +3,8 @@
 //!
 //! The notes hold no content and no name, only digests of names, and are private all the same. The secrets bundle takes
 //! none: it is small, and begins anew. It may go on only where the finished archive would be the one that is due now: on
-//! the UTC day of its id, in the same tier, against the same parent, for the same recipients, under the same rules.
+//! the UTC day of its id, in the same tier, against the same parent, for the same recipients, under the same rules, and
+//! searched for the same values of secrets: what it has stored cannot be searched once more.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write as _};
@@ -24,6 +25,7 @@ use crate::host::world::{World, private_dir};
 use crate::model::commit::Object;
 use crate::model::manifest::hex;
 use crate::model::store_key::{Archive, COMMIT, MANIFEST, Place, SIGNATURE, SnapshotId, is_volume_name};
+use crate::model::sweep::Sweep;
 use crate::model::tree::Index;
 use crate::stream::resume::{Ledger, Notes, Past};
 
@@ -33,6 +35,8 @@ const DIRECTORY: &str = "interrupted";
 const NUMBERS_MAX: usize = 500_000;
 /// Seconds in a day.
 const DAY_SECONDS: i64 = 86_400;
+/// What the key of the digest of those values is derived for.
+const CONTEXT: &str = "lifeboat 2026-11 digest of values in the notes of an archive";
 
 /// What has to be the same for an archive to go on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +49,12 @@ struct Head {
     parent: Option<(String, String)>,
     recipients: Vec<String>,
     policy: String,
+    secrets: String,
     home: String,
 }
 
 impl Head {
-    fn of(run: &Run<'_>, terms: &Terms) -> Head {
+    fn of(run: &Run<'_>, terms: &Terms, sweep: Option<&Sweep>) -> Head {
         Head {
             program: PROGRAM.to_owned(),
             store: run.store.name(),
@@ -59,6 +64,7 @@ impl Head {
             parent: terms.parent.as_ref().map(|p| (p.id.to_string(), hex(&p.sha256))),
             recipients: run.config.state.recipients.clone(),
             policy: run.policy.clone(),
+            secrets: sweep.map_or_else(String::new, |sweep| hex(&sweep.tag(&run.key.derive(CONTEXT)))),
             home: crate::model::path::printable_path(&run.world.home),
         }
     }
@@ -81,11 +87,11 @@ pub fn begin(
     terms: &Terms,
     id: SnapshotId,
     scan: &Scan,
-    plan: Option<&Plan>,
+    (plan, sweep): (Option<&Plan>, Option<&Sweep>),
     events: &mut Events<'_>,
 ) -> Result<Archiving> {
     let dir = directory(run.world, &run.config.name);
-    let head = Head::of(run, terms);
+    let head = Head::of(run, terms, sweep);
     if let Some((id, past)) = go_on(run, terms, &head, &dir)?
         && past.is_part_of(names(scan, plan).chain(own_names(plan)))
     {
@@ -94,7 +100,7 @@ pub fn begin(
             count_text(past.objects.len() as u64, "volume"),
             bytes_text(past.bytes())
         )));
-        let ledger = ledger(&dir)?;
+        let ledger = ledger(&dir, &past)?;
         ledger.resumed(&past);
         return Ok(Archiving { id, notes: Notes::new(ledger, past) });
     }
@@ -103,10 +109,11 @@ pub fn begin(
     let text = serde_json::to_string(&(id.to_string(), &head)).map_err(|e| Error::failed("cannot note").because(e))?;
     let file = dir.join("head");
     append(&file)?.write_all(text.as_bytes()).at("write", &file)?;
-    Ok(Archiving { id, notes: Notes::new(ledger(&dir)?, Past::default()) })
+    let none = Past::default();
+    Ok(Archiving { id, notes: Notes::new(ledger(&dir, &none)?, none) })
 }
 
-/// Forgets an archive that counts, or cannot go on.
+/// Forgets an archive that counts, or cannot go on, or holds what it must not.
 ///
 /// # Errors
 /// When the notes cannot be removed.
@@ -126,9 +133,17 @@ fn append(file: &Path) -> Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(file).at("write", file)
 }
 
-fn ledger(dir: &Path) -> Result<Arc<Ledger>> {
-    let members = BufWriter::with_capacity(1 << 16, append(&dir.join("members"))?);
-    Ok(Arc::new(Ledger::new(Box::new(members), Box::new(append(&dir.join("volumes"))?))))
+/// The lists, each cut to what is whole of it: what an earlier run noted in part would swallow what is noted next.
+fn ledger(dir: &Path, past: &Past) -> Result<Arc<Ledger>> {
+    let (members, volumes) = past.whole_bytes();
+    let list = |name: &str, whole: u64| {
+        let file = dir.join(name);
+        let list = append(&file)?;
+        list.set_len(whole).at("write", &file)?;
+        Ok(list)
+    };
+    let members = BufWriter::with_capacity(1 << 16, list("members", members)?);
+    Ok(Arc::new(Ledger::new(past, Box::new(members), Box::new(list("volumes", volumes)?))))
 }
 
 /// What is there of an archive that may go on.

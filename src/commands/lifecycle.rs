@@ -208,24 +208,25 @@ fn by_store(world: &World, configured: &Configured) -> Result<Check> {
         *all += 1;
         *old += u64::from(late);
     }
+    let pruned = store.local().is_some();
     let mut prefixes: Vec<Checked> = rules
         .iter()
         .map(|rule| {
             let (all, old) = there.get(&rule.prefix).copied().unwrap_or_default();
             let all = count_text(all, "archive");
             let text = match old {
+                // A directory is pruned chain by chain, and what others lean on stays.
+                n if n > 0 && pruned => {
+                    format!("{} days; of {all} {n} are older by more than {LATE_DAYS}: see `lifeboat prune`", rule.days)
+                }
                 0 => format!("{} days; {all}, none past that", rule.days),
                 n => {
                     format!("{} days; of {all} {n} are older by more than {LATE_DAYS}: no rule removes them", rule.days)
                 }
             };
-            Checked { prefix: rule.prefix.clone(), days: Some(rule.days), ok: old == 0, text }
+            Checked { prefix: rule.prefix.clone(), days: Some(rule.days), ok: old == 0 || pruned, text }
         })
         .collect();
-    // A directory is pruned chain by chain, and what others lean on stays.
-    if store.local().is_some() {
-        prefixes.iter_mut().for_each(|one| one.ok = true);
-    }
     for line in snapshots::hidden(&found, now) {
         let text = format!("gone before its time, by a rule that is too short or by somebody: {line}");
         prefixes.push(Checked { prefix: format!("series {}", config.name), days: None, ok: false, text });

@@ -1,11 +1,10 @@
 //! The figures of `status` in the text format of Prometheus, for the textfile collector of its node exporter.
 
-use std::fmt::Write as _;
-
+use super::mirror::Standing;
 use super::status::{Done, Row};
 
-/// One figure: its name, what it means, and its value for a series.
-type Gauge = (&'static str, &'static str, fn(&Row) -> Option<f64>);
+/// One figure: its name, what it means, and its value for a series, or for another `Of`.
+type Gauge<Of = Row> = (&'static str, &'static str, fn(&Of) -> Option<f64>);
 
 /// Times and sizes stay far below 2^53, where a float still counts one by one.
 #[allow(clippy::cast_precision_loss, reason = "see above")]
@@ -33,35 +32,63 @@ const GAUGES: &[Gauge] = &[
         r.leaks.map(|n| n as f64)
     }),
     ("lifeboat_damage", "Signs that somebody tampered with the store.", |r| Some(r.damage.len() as f64)),
-    ("lifeboat_too_old", "Whether the newest snapshot or drill is older than configured.", |r| {
-        Some(f64::from(u8::from(!r.late.is_empty())))
-    }),
+    (
+        "lifeboat_too_old",
+        "Whether the newest snapshot or drill is older than configured, or a mirror behind for as long.",
+        |r| Some(f64::from(u8::from(!r.late.is_empty()))),
+    ),
     ("lifeboat_verified", "Whether signatures were checked for these figures.", |r| {
         Some(f64::from(u8::from(r.verified)))
+    }),
+];
+
+/// The same of a mirror. What is behind since an hour ago may be a copy under way.
+#[allow(clippy::cast_precision_loss, reason = "see above")]
+const MIRRORS: &[Gauge<Standing>] = &[
+    ("lifeboat_mirror_up_to_date_timestamp_seconds", "When the mirror last had everything.", |m| {
+        m.up_to_date_unix.map(|at| at as f64)
+    }),
+    ("lifeboat_mirror_behind", "Whether the mirror lacks anything, or nothing was ever copied to it.", |m| {
+        Some(f64::from(u8::from(m.why.is_some())))
+    }),
+    ("lifeboat_mirror_behind_since_timestamp_seconds", "Since when the mirror lacks anything.", |m| {
+        m.behind_since_unix.map(|at| at as f64)
     }),
 ];
 
 /// The whole file. Names of series have no character that would need a backslash.
 pub fn text(done: &Done) -> String {
     let mut out = String::new();
-    let mut line = |text: std::fmt::Arguments<'_>| {
-        out.write_fmt(text).expect("writing to a String cannot fail");
-        out.push('\n');
-    };
     for (name, help, value) in GAUGES {
-        let values: Vec<(&str, f64)> =
-            done.series.iter().filter_map(|row| Some((row.series.as_str(), value(row)?))).collect();
-        if values.is_empty() {
-            continue;
-        }
-        line(format_args!("# HELP {name} {help}"));
-        line(format_args!("# TYPE {name} gauge"));
-        for (series, value) in values {
-            line(format_args!("{name}{{series=\"{series}\"}} {value}"));
-        }
+        let of = |row: &Row| Some((format!("series=\"{}\"", row.series), value(row)?));
+        gauge(&mut out, name, help, done.series.iter().filter_map(of).collect());
     }
-    line(format_args!("# HELP lifeboat_status_timestamp_seconds When these figures were taken."));
-    line(format_args!("# TYPE lifeboat_status_timestamp_seconds gauge"));
-    line(format_args!("lifeboat_status_timestamp_seconds {}", done.now));
+    for (name, help, value) in MIRRORS {
+        let all = done.series.iter().flat_map(|row| row.mirrors.iter().map(move |mirror| (row, mirror)));
+        let of = |(row, mirror): (&Row, &Standing)| {
+            let labels = format!("series=\"{}\",mirror=\"{}\"", row.series, escaped(&mirror.store));
+            Some((labels, value(mirror)?))
+        };
+        gauge(&mut out, name, help, all.filter_map(of).collect());
+    }
+    let taken = vec![(String::new(), done.now.to_string())];
+    gauge(&mut out, "lifeboat_status_timestamp_seconds", "When these figures were taken.", taken);
     out
+}
+
+/// One figure with its values by labels; one that nobody has is left out.
+fn gauge(out: &mut String, name: &str, help: &str, values: Vec<(String, impl std::fmt::Display)>) {
+    if values.is_empty() {
+        return;
+    }
+    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+    for (labels, value) in values {
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        out.push_str(&format!("{name}{labels} {value}\n"));
+    }
+}
+
+/// What stands between quotes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -37,6 +37,8 @@ pub struct Standing {
     pub pruned: u64,
     /// RFC 3339: when it last had everything.
     pub up_to_date: Option<String>,
+    /// The same in Unix seconds.
+    pub up_to_date_unix: Option<i64>,
     /// RFC 3339: since when it has not.
     pub behind_since: Option<String>,
     /// The same in Unix seconds.
@@ -93,11 +95,24 @@ impl Memory {
         Standing {
             store: printable(self.store.as_bytes()),
             up_to_date: self.up_to_date.map(clock_text),
+            up_to_date_unix: self.up_to_date,
             behind_since: self.behind_since.map(clock_text),
             behind_since_unix: self.behind_since,
             why: self.why.clone(),
             ..Standing::default()
         }
+    }
+
+    /// Notes why it is behind, and since when; a clock that was ahead then tells no time.
+    fn lag(&mut self, now: i64, why: String) {
+        self.why = Some(why);
+        self.behind_since = Some(self.behind_since.map_or(now, |since| since.min(now)));
+    }
+
+    /// Notes that it has everything up to `seq`.
+    fn catch_up(&mut self, now: i64, seq: Option<u64>) {
+        (self.why, self.behind_since) = (None, None);
+        (self.up_to_date, self.seq) = (Some(now), seq);
     }
 }
 
@@ -115,6 +130,8 @@ pub struct Mirrors<'a> {
     pub seq: Option<u64>,
     /// When the run began, in Unix seconds.
     pub started: i64,
+    /// Whether what is past its life may go from a mirror that is a directory: not while an alarm is open.
+    pub prunes: bool,
     /// Bytes a second that leave for a bucket, at most.
     pub limit: Option<u64>,
 }
@@ -145,23 +162,21 @@ impl Mirrors<'_> {
                 out.push(memory.standing());
                 continue;
             }
+            // Whoever is killed tells nobody, so that this stands there until it is known better.
+            memory.lag(self.started, "a backup is copying to it, or was ended while it did".to_owned());
+            self.try_to_remember(&memory, events);
             let mut copied = Copied::default();
             let tried = self.one(&mut memory, &mut copied, events);
-            let pruned = match tried {
+            let (pruned, why) = match tried {
                 Err(e) if e.kind() == Kind::Interrupted => return Err(e),
-                Err(e) => {
-                    memory.why = Some(in_words(&e));
-                    0
-                }
-                Ok(pruned) => {
-                    memory.why = lacking(&copied);
-                    pruned
-                }
+                Err(e) => (0, Some(in_words(&e))),
+                Ok(pruned) => (pruned, lacking(&copied)),
             };
-            self.note(&mut memory);
-            if let Err(e) = self.remember(&memory) {
-                events(Event::Warning(format!("what became of the mirror cannot be remembered: {}", in_words(&e))));
+            match why {
+                Some(why) => memory.lag(self.started, why),
+                None => memory.catch_up(self.started, self.seq),
             }
+            self.try_to_remember(&memory, events);
             let (archives, bytes) = (copied.archives.len() as u64, copied.bytes);
             out.push(Standing { archives, bytes, pruned, ..memory.standing() });
         }
@@ -171,15 +186,6 @@ impl Mirrors<'_> {
     fn has_everything(&self, memory: &Memory) -> bool {
         let young = |at: i64| (0..AGAIN_SECONDS).contains(&(self.started - at));
         memory.why.is_none() && memory.seq.is_some() && memory.seq == self.seq && memory.up_to_date.is_some_and(young)
-    }
-
-    fn note(&self, memory: &mut Memory) {
-        if memory.why.is_some() {
-            memory.behind_since.get_or_insert(self.started);
-            return;
-        }
-        (memory.behind_since, memory.seq) = (None, self.seq);
-        memory.up_to_date = Some(self.started);
     }
 
     /// Copies to one mirror, and gives how many archives were removed there.
@@ -208,7 +214,7 @@ impl Mirrors<'_> {
         // What the store has lost, nobody will ask for again.
         memory.put.retain(|place| copied.present.contains(place));
         let due = memory.pruned.is_none_or(|at| !(0..AGAIN_SECONDS).contains(&(self.started - at)));
-        if to.local().is_none() || !due {
+        if to.local().is_none() || !due || !self.prunes {
             return Ok(0);
         }
         memory.pruned = Some(self.started);
@@ -226,6 +232,12 @@ impl Mirrors<'_> {
 
     fn remembered(&self, store: &str) -> Memory {
         remembered(self.world, self.config, store)
+    }
+
+    fn try_to_remember(&self, memory: &Memory, events: &mut Events<'_>) {
+        if let Err(e) = self.remember(memory) {
+            events(Event::Warning(format!("what became of the mirror cannot be remembered: {}", in_words(&e))));
+        }
     }
 
     fn remember(&self, memory: &Memory) -> Result<()> {

@@ -193,6 +193,10 @@ pub fn keep(
         done.archives.push(Archived { place: at.directory(), archive, id, bytes: sent.bytes });
     }
     store.put_if_absent(&pinned(&first.place).object(PIN), MARK)?;
+    // From here on nobody who looks takes away what it leans on; whoever had looked before may have.
+    for one in bundle.into_iter().chain(chain.iter().copied()) {
+        way.has_arrived(one, &pinned(&one.place))?;
+    }
     Ok(done)
 }
 

@@ -307,7 +307,9 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let limits = place.configured.as_ref().map(|c| c.config.status).unwrap_or_default();
     let now = world.now();
     let mut series = if args.all { fleet::look(&place.store, now)? } else { vec![one(world, &place, events)?] };
+    let own = place.configured.as_ref().map(|c| &c.config);
     for row in &mut series {
+        row.mirrors = own.filter(|c| c.name == row.series).map(|c| mirror::standings(world, c)).unwrap_or_default();
         row.judge(&limits, now);
     }
     let done = Done { store: place.store.name(), series, now, all: args.all };
@@ -326,8 +328,6 @@ fn one(world: &World, place: &Whereabouts, events: &mut Events<'_>) -> Result<Ro
     })?;
     let found = snapshots::load(&place.store, series, Some(key))?;
     let mut row = Row { series: series.to_owned(), verified: true, ..Row::default() };
-    let own = place.configured.as_ref().map(|c| &c.config).filter(|c| c.name == series);
-    row.mirrors = own.map(|config| mirror::standings(world, config)).unwrap_or_default();
     for one in &found {
         match &one.standing {
             Standing::Verified(commit) => {

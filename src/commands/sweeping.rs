@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::content_rule::{Judged, each_beside};
 use super::write_archive::Run;
-use super::{Event, Events, count_text};
+use super::{Event, Events, count_text, interrupted};
 use crate::error::{Error, Result};
 use crate::host::catalog::Catalog;
 use crate::host::scan::{Scan, Source};
@@ -216,6 +216,8 @@ impl Before {
             events(Event::Detail(format!("the value of a secret stands in {name}")));
         }
         if failing > 0 {
+            // An interrupted run may have stored these files as they are now.
+            interrupted::forget(run.world, &run.config.name)?;
             return Err(Error::failed(format!(
                 "values of secrets stand in {} of the state, and the configuration says that a backup then fails",
                 count_text(failing as u64, "file")

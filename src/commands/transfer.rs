@@ -19,7 +19,11 @@ use crate::host::store::Store;
 use crate::host::world::World;
 use crate::model::commit::{COMMIT_BYTES_MAX, Commit, Object, SIGNATURE_BYTES_MAX};
 use crate::model::manifest::hex;
+use crate::model::prune::REMAINS_DAYS;
 use crate::model::store_key::{COMMIT, Place, SIGNATURE};
+
+/// After so many seconds what has no commit may be taken for what an interrupted run left.
+const REMAINS_SECONDS: i64 = REMAINS_DAYS * 86_400;
 
 /// From where to where.
 pub struct Way<'a> {
@@ -74,16 +78,11 @@ impl Way<'_> {
             }
         }
         self.objects(&found.place, at, &lacking, moved)?;
-        if lacking.len() < commit.objects.len() && self.listable {
-            // A lifecycle may have taken meanwhile what an earlier run had put.
-            let listed = self.to.list(&at.directory())?;
-            let now: BTreeMap<String, u64> =
-                listed.iter().filter_map(|l| Some((Place::parse(&l.key)?.1.to_owned(), l.size))).collect();
-            if let Some(gone) = self.lacking(commit, at, &now)?.first() {
-                let key = at.object(&gone.name);
-                return Err(Error::failed(format!("{key} went away on {} in the meantime", self.to.name()))
-                    .hint("run the same command again; a lifecycle may be removing what interrupted runs left"));
-            }
+        // A lifecycle may have taken meanwhile what an earlier run had put; and whoever tidies up a directory takes what is
+        // old and has no commit yet for remains.
+        let resembles_remains = at.id.unix_seconds().saturating_add(REMAINS_SECONDS / 2) <= self.world.now();
+        if self.listable && (lacking.len() < commit.objects.len() || resembles_remains) {
+            self.still_there(commit, at, &[])?;
         }
         for (name, bytes) in [(SIGNATURE, signature), (COMMIT, text)] {
             self.world.check_stop()?;
@@ -92,6 +91,30 @@ impl Way<'_> {
             }
         }
         Ok(Sent { objects: lacking.len() as u64, bytes: lacking.iter().map(|o| o.size).sum() })
+    }
+
+    /// Whether an archive that was sent is there, to its commit.
+    ///
+    /// # Errors
+    /// When it is not, or the store cannot be listed.
+    pub fn has_arrived(&self, found: &Found, at: &Place) -> Result<()> {
+        self.still_there(whole(found)?, at, &[SIGNATURE, COMMIT])
+    }
+
+    fn still_there(&self, commit: &Commit, at: &Place, others: &[&str]) -> Result<()> {
+        let listed = self.to.list(&at.directory())?;
+        let now: BTreeMap<String, u64> =
+            listed.iter().filter_map(|l| Some((Place::parse(&l.key)?.1.to_owned(), l.size))).collect();
+        let lacking = self.lacking(commit, at, &now)?;
+        let other = others.iter().copied().find(|name| !now.contains_key(*name));
+        match lacking.first().map(|object| object.name.as_str()).or(other) {
+            None => Ok(()),
+            Some(name) => {
+                let (key, store) = (at.object(name), self.to.name());
+                Err(Error::failed(format!("{key} went away on {store} in the meantime"))
+                    .hint("run the same command again; a lifecycle, or somebody else, is removing things there"))
+            }
+        }
     }
 
     /// The objects of a commit that are not there yet.

@@ -145,7 +145,7 @@ pub fn write<'a>(
     let mut id = SnapshotId::new(run.world.now(), u32::from_le_bytes(random));
     let mut notes = None;
     if let Some(state) = &state {
-        let archiving = interrupted::begin(run, &terms, id, scan, state.plan.as_deref(), events)?;
+        let archiving = interrupted::begin(run, &terms, id, scan, (state.plan.as_deref(), sweep), events)?;
         (id, notes) = (archiving.id, Some(archiving.notes));
     }
     let ledger = notes.as_ref().map(|notes| Arc::clone(notes.ledger()));
@@ -258,6 +258,8 @@ fn commit_of(run: &Run<'_>, terms: Terms, id: SnapshotId, objects: Vec<Object>) 
 /// Under `fail` a value that came into a file after it was searched still keeps the archive from counting.
 fn refuse_leaks(run: &Run<'_>, scan: &Scan, outcome: &Outcome) -> Result<()> {
     if came_late(scan, run.sources, &outcome.leaks, Sweeping::Fail) {
+        // What is on the store holds it, and would stay in an archive that goes on with that.
+        interrupted::forget(run.world, &run.config.name)?;
         return Err(Error::failed("the value of a secret came into a file of the state while that was archived")
             .hint("run the backup again with -v: it lists the files"));
     }

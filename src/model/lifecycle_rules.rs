@@ -135,6 +135,11 @@ fn azure(bucket: &Bucket, rule: &Value) -> Vec<InForce> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole days, written as 37.0")]
     let days = days as u64;
     let filters = &definition["filters"];
+    // All that lifeboat puts are block blobs.
+    let kinds = filters["blobTypes"].as_array();
+    if kinds.is_some_and(|kinds| !kinds.is_empty() && !kinds.iter().any(|kind| kind == "blockBlob")) {
+        return Vec::new();
+    }
     let some = filters.get("blobIndexMatch").is_some_and(|f| !f.is_null());
     let prefixes = filters["prefixMatch"].as_array().filter(|list| !list.is_empty()).cloned();
     let prefixes = prefixes.unwrap_or_else(|| vec![Value::from("")]);
@@ -238,6 +243,7 @@ mod tests {
         let azure = r#"{"rules":[{"enabled":true,"definition":{"actions":{"baseBlob":{"delete":
             {"daysAfterModificationGreaterThan":9.0}}},"filters":{"blobTypes":["blockBlob"]}}}]}"#;
         assert_eq!(fates("az://c/p", azure)[0], Fate::Short(9));
+        assert_eq!(fates("az://c/p", &azure.replace("blockBlob", "appendBlob")), [Fate::Missing; 3]);
     }
 
     #[test]

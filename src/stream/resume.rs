@@ -7,8 +7,10 @@
 //! one file that the cut went through: only its beginning is there, and `stat` says whether it still is what follows.
 //!
 //! The notes are two lists. Members are records of fixed size, noted before their bytes leave; volumes are lines of JSON,
-//! noted before they are put and again when they are there. Whatever is malformed ends the list, as a crash of the machine
-//! leaves it; what is lost of them costs the upload of a few volumes, never a snapshot.
+//! noted before they are put and again when they are there. Whatever is malformed ends the list, as a kill in the middle of
+//! a write leaves it, and is cut away before anything is noted behind it. A crash of the machine may keep the note of a
+//! volume and lose those of what is in it: so each volume says how many records there were, and where there are fewer it is
+//! not used. What is lost of the notes costs the upload of a few volumes, never a snapshot.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, Read, Write};
@@ -95,7 +97,16 @@ impl Record {
 #[serde(rename_all = "snake_case")]
 enum Line {
     /// A volume is about to be put.
-    Sealed { index: usize, number: usize, size: u64, sha256: String, place: VolumePlace, frames: Vec<Frame> },
+    Sealed {
+        index: usize,
+        number: usize,
+        size: u64,
+        sha256: String,
+        place: VolumePlace,
+        frames: Vec<Frame>,
+        /// How many members' records there were by then: those of all that is in it are among them.
+        records: u64,
+    },
     /// It is on the store.
     Stored(usize),
     /// Another run goes on behind so many volumes.
@@ -121,13 +132,21 @@ pub struct Sealed<'a> {
 
 /// Takes notes. One that cannot be written is the last: the archive goes on, and cannot be continued from there.
 pub struct Ledger {
-    members: Mutex<Option<Box<dyn Write + Send>>>,
+    members: Mutex<Option<Members>>,
     volumes: Mutex<Option<Box<dyn Write + Send>>>,
 }
 
+/// The list of members, and how many records it has.
+struct Members {
+    list: Box<dyn Write + Send>,
+    records: u64,
+}
+
 impl Ledger {
-    /// Appends to the two lists; `volumes` MUST not buffer.
-    pub fn new(members: Box<dyn Write + Send>, volumes: Box<dyn Write + Send>) -> Ledger {
+    /// Appends to the two lists, which end where [`Past::whole_bytes`] says that what is whole of them ends; `volumes` MUST
+    /// not buffer.
+    pub fn new(past: &Past, members: Box<dyn Write + Send>, volumes: Box<dyn Write + Send>) -> Ledger {
+        let members = Members { list: members, records: past.records };
         Ledger { members: Mutex::new(Some(members)), volumes: Mutex::new(Some(volumes)) }
     }
 
@@ -138,21 +157,24 @@ impl Ledger {
 
     fn member(&self, record: Record) {
         let mut members = lock(&self.members);
-        if members.as_mut().is_some_and(|list| list.write_all(&record.to_bytes()).is_err()) {
-            *members = None;
+        if let Some(Members { list, records }) = members.as_mut() {
+            *records += 1;
+            if list.write_all(&record.to_bytes()).is_err() {
+                *members = None;
+            }
         }
     }
 
-    /// What lies in a volume has to be known before the volume is.
-    fn volume(&self, line: &Line) {
+    /// What lies in a volume has to be known before the volume is. `line` is told how many records there are.
+    fn volume(&self, line: impl FnOnce(u64) -> Line) {
         let mut members = lock(&self.members);
-        if members.as_mut().is_none_or(|list| list.flush().is_err()) {
+        let Some(records) = members.as_mut().and_then(|m| m.list.flush().ok().map(|()| m.records)) else {
             *members = None;
             return;
-        }
+        };
         drop(members);
         let mut volumes = lock(&self.volumes);
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        let Ok(mut text) = serde_json::to_vec(&line(records)) else { return };
         text.push(b'\n');
         if volumes.as_mut().is_some_and(|list| list.write_all(&text).is_err()) {
             *volumes = None;
@@ -161,7 +183,8 @@ impl Ledger {
 
     /// A volume is about to be put.
     pub fn sealed(&self, volume: &Sealed<'_>) {
-        self.volume(&Line::Sealed {
+        self.volume(|records| Line::Sealed {
+            records,
             index: volume.index,
             number: volume.number,
             size: volume.object.size,
@@ -173,12 +196,12 @@ impl Ledger {
 
     /// The volume at `index` is on the store.
     pub fn stored(&self, index: usize) {
-        self.volume(&Line::Stored(index));
+        self.volume(|_| Line::Stored(index));
     }
 
     /// The manifest is about to be put: from now on there may be one.
     pub fn manifest(&self) {
-        self.volume(&Line::Manifest);
+        self.volume(|_| Line::Manifest);
     }
 
     /// The archive goes on behind what `past` has.
@@ -189,7 +212,7 @@ impl Ledger {
         if let Some(cut) = &past.cut {
             self.member(*cut);
         }
-        self.volume(&Line::Resumed(past.objects.len()));
+        self.volume(|_| Line::Resumed(past.objects.len()));
     }
 
     /// A member that is about to be written whole: its header begins at `start`, its content at `at`.
@@ -260,6 +283,19 @@ pub struct Past {
     known: HashMap<Name, Known>,
     /// The member that the end of the volumes goes through.
     cut: Option<Record>,
+    /// Whole records in the list of members, and bytes of whole lines in that of volumes.
+    records: u64,
+    lines_bytes: u64,
+}
+
+/// What the list of members tells.
+struct Noted {
+    /// The records in force.
+    records: Vec<Record>,
+    /// Where the tar ends.
+    end: u64,
+    /// Behind how many records a run went on, and from where in the tar.
+    resumed: Vec<(u64, u64)>,
 }
 
 /// A volume as its lines tell it.
@@ -267,6 +303,7 @@ struct Told {
     object: Object,
     place: VolumePlace,
     frames: Vec<Frame>,
+    records: u64,
     stored: bool,
 }
 
@@ -283,14 +320,17 @@ impl Past {
     ) -> std::io::Result<Past> {
         let mut past = Past::default();
         let told = past.read_volumes(volumes)?;
-        let (records, end) = read_members(members)?;
+        let Noted { records, end, resumed } = past.read_members(members)?;
         let mut tar_end = 0;
         let mut ends = vec![0];
         for (index, told) in told {
             let follows = told.frames.first().is_some_and(|f| f.tar_offset == tar_end);
             tar_end = told.frames.last().map_or(tar_end, Frame::tar_end);
-            // What follows the end of a tar is seen by nobody.
-            let usable = index == past.objects.len() && follows && tar_end <= end;
+            // What follows the end of a tar is seen by nobody, and where notes of members are lost nobody knows its ends.
+            let noted = tar_end <= end && told.records <= past.records;
+            // A later run went on before its end, and noted members in the place of its own.
+            let replaced = resumed.iter().any(|(records, floor)| told.records <= *records && tar_end > *floor);
+            let usable = index == past.objects.len() && follows && noted && !replaced;
             if !usable || !is_there(&told.object, told.stored) {
                 break;
             }
@@ -317,15 +357,16 @@ impl Past {
     fn read_volumes(&mut self, volumes: &mut dyn BufRead) -> std::io::Result<BTreeMap<usize, Told>> {
         let mut out = BTreeMap::new();
         let mut text = Vec::new();
-        while volumes.read_until(b'\n', &mut text)? > 0 {
+        while volumes.read_until(b'\n', &mut text)? > 0 && text.ends_with(b"\n") {
             let Ok(line) = serde_json::from_slice(&text) else { break };
+            self.lines_bytes += text.len() as u64;
             text.clear();
             match line {
-                Line::Sealed { index, number, size, sha256, place, frames } => {
+                Line::Sealed { index, number, size, sha256, place, frames, records } => {
                     self.next_number = self.next_number.max(number + 1);
                     let Some(sha256) = unhex(&sha256) else { break };
                     let object = Object { name: volume_name(number), size, sha256 };
-                    out.insert(index, Told { object, place, frames, stored: false });
+                    out.insert(index, Told { object, place, frames, records, stored: false });
                 }
                 Line::Stored(index) => {
                     if let Some(told) = out.get_mut(&index) {
@@ -337,6 +378,28 @@ impl Past {
             }
         }
         Ok(out)
+    }
+
+    fn read_members(&mut self, list: &mut dyn Read) -> std::io::Result<Noted> {
+        let mut out = Noted { records: Vec::new(), end: u64::MAX, resumed: Vec::new() };
+        let mut bytes = [0; RECORD_BYTES];
+        loop {
+            match list.read_exact(&mut bytes) {
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(out),
+                other => other?,
+            }
+            let Some(record) = Record::of_bytes(&bytes) else { return Ok(out) };
+            match record.kind {
+                Kind::Resumed => {
+                    out.records.retain(|r| r.end <= record.end);
+                    out.end = u64::MAX;
+                    out.resumed.push((self.records, record.end));
+                }
+                Kind::End => out.end = record.start,
+                _ => out.records.push(record),
+            }
+            self.records += 1;
+        }
     }
 
     fn note(&mut self, record: &Record) {
@@ -361,6 +424,12 @@ impl Past {
             }
             Kind::End | Kind::Resumed => {}
         }
+    }
+
+    /// How many bytes of the list of members, and of that of volumes, are whole. What follows has to be cut away before
+    /// anything is noted behind it, or that could not be read.
+    pub fn whole_bytes(&self) -> (u64, u64) {
+        (self.records * RECORD_BYTES as u64, self.lines_bytes)
     }
 
     /// Where in the tar what is missing begins.
@@ -490,27 +559,6 @@ impl Notes {
     }
 }
 
-/// The records in force, and where the tar ends.
-fn read_members(list: &mut dyn Read) -> std::io::Result<(Vec<Record>, u64)> {
-    let (mut out, mut end): (Vec<Record>, u64) = (Vec::new(), u64::MAX);
-    let mut bytes = [0; RECORD_BYTES];
-    loop {
-        match list.read_exact(&mut bytes) {
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok((out, end)),
-            other => other?,
-        }
-        let Some(record) = Record::of_bytes(&bytes) else { return Ok((out, end)) };
-        match record.kind {
-            Kind::Resumed => {
-                out.retain(|r| r.end <= record.end);
-                end = u64::MAX;
-            }
-            Kind::End => end = record.start,
-            _ => out.push(record),
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -539,8 +587,14 @@ mod tests {
     }
 
     impl Lists {
+        /// As a run begins: what is not whole is cut away.
         fn ledger(&self) -> Arc<Ledger> {
-            Arc::new(Ledger::new(Box::new(self.members.clone()), Box::new(self.volumes.clone())))
+            let past = self.read();
+            let (members, volumes) = past.whole_bytes();
+            for (list, whole) in [(&self.members, members), (&self.volumes, volumes)] {
+                list.0.lock().unwrap().truncate(usize::try_from(whole).unwrap());
+            }
+            Arc::new(Ledger::new(&past, Box::new(self.members.clone()), Box::new(self.volumes.clone())))
         }
 
         fn read(&self) -> Past {
@@ -639,6 +693,53 @@ mod tests {
         }
     }
 
+    /// However much of the list of members is lost: a volume is used only if all notes of what is in it are there.
+    #[test]
+    fn a_volume_needs_the_notes_of_what_is_in_it() {
+        let whole = Lists::default();
+        let ledger = whole.ledger();
+        for index in 0..3 {
+            let start = 1000 * index;
+            ledger.whole(format!("home/{index}").as_bytes(), [1; 32], (start, start + 500, start + 900));
+            whole.volumes(&ledger, usize::try_from(index).unwrap()..usize::try_from(index).unwrap() + 1, &[0, 1, 2]);
+        }
+        let bytes = whole.members.0.lock().unwrap().len();
+        for kept in 0..=bytes {
+            let lists = Lists { volumes: whole.volumes.clone(), ..Lists::default() };
+            lists.members.0.lock().unwrap().extend(&whole.members.0.lock().unwrap()[..kept]);
+            assert_eq!(lists.read().objects.len(), kept / RECORD_BYTES, "{kept} of {bytes}");
+        }
+        // A line that lacks its end is as good as none: what is noted next would stand in it.
+        whole.volumes.0.lock().unwrap().pop();
+        let (past, end) = (whole.read(), whole.volumes.0.lock().unwrap().len());
+        assert!(past.whole_bytes().1 < u64::try_from(end).unwrap());
+    }
+
+    /// The note that a run went on may be lost from one list and not from the other.
+    #[test]
+    fn what_a_later_run_replaced_is_not_used_again() {
+        let lists = Lists::default();
+        let ledger = lists.ledger();
+        ledger.whole(b"home/a", [1; 32], (0, 500, 900));
+        ledger.whole(b"home/b", [2; 32], (1000, 1500, 1900));
+        lists.volumes(&ledger, 0..2, &[0, 1]);
+        let before = lists.volumes.0.lock().unwrap().clone();
+        // The next one found the second of them gone, and stored another in its place.
+        let past = {
+            let (members, volumes) = (lists.members.0.lock().unwrap().clone(), before.clone());
+            let first = |object: &Object, noted| noted && object.name == volume_name(10);
+            Past::read(&mut &members[..], &mut &volumes[..], &first).unwrap()
+        };
+        let ledger = lists.ledger();
+        ledger.resumed(&past);
+        ledger.whole(b"home/c", [3; 32], (1000, 1100, 1900));
+        lists.volumes(&ledger, 1..2, &[1]);
+        assert_eq!(lists.read().objects.len(), 2);
+        // Its own lines are lost, and the older one is there after all.
+        *lists.volumes.0.lock().unwrap() = before;
+        assert_eq!(lists.read().objects.len(), 1);
+    }
+
     #[test]
     fn a_list_ends_where_it_is_malformed() {
         let lists = Lists::default();
@@ -647,8 +748,14 @@ mod tests {
         lists.volumes(&ledger, 0..1, &[0]);
         lists.members.0.lock().unwrap().extend([9; 200]);
         lists.volumes.0.lock().unwrap().extend(b"{\"stored\":");
+        // What another run notes is read behind it, and not as a part of it.
+        let ledger = lists.ledger();
+        ledger.resumed(&lists.read());
+        ledger.whole(b"home/b", [2; 32], (1000, 1500, 1900));
+        lists.volumes(&ledger, 1..2, &[1]);
         let mut notes = Notes::new(ledger, lists.read());
-        assert_eq!(notes.past().objects.len(), 1);
+        assert_eq!(notes.past().objects.len(), 2);
         assert_eq!(notes.find(b"home/a", &[1; 32]), Some(500));
+        assert_eq!(notes.find(b"home/b", &[2; 32]), Some(1500));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat::Kind;
 use lifeboat::commands::catch_up::Why;
-use lifeboat::commands::{Report as _, copy, drill, rotate, verify};
+use lifeboat::commands::{Event, Report as _, copy, drill, rotate, verify};
 use lifeboat::model::commit::Commit;
 use lifeboat::model::store_key::{COMMIT, Place};
 
@@ -391,4 +391,48 @@ fn between_clouds() {
     // Documents and key are offered again, as this credential cannot see it.
     assert!(puts.len() == 3 && puts.iter().all(|p| p.2 == 412), "{puts:?}");
     assert!(!first.log().iter().any(|(method, ..)| method == "PUT" || method == "DELETE"));
+}
+
+#[test]
+fn what_goes_away_over_there_in_the_middle_is_not_committed() {
+    let mut machine = with_backups(&[0]);
+    // Old enough that whoever tidies up there takes it for what an interrupted run left.
+    machine.world.fixed_now = Some(NOW + 9 * DAY);
+    std::fs::create_dir_all(to(&machine)).unwrap();
+    let mut gone = false;
+    let done = copy::run(&machine.world, &args(&machine), &mut |e| {
+        if !gone && matches!(e, Event::Progress { .. }) {
+            gone = true;
+            for file in files(&to(&machine)).iter().filter(|file| file.extension().is_some_and(|e| e == "age")) {
+                std::fs::remove_file(to(&machine).join(file)).unwrap();
+            }
+        }
+    });
+    assert!(gone);
+    nothing_partial_counts(&to(&machine), "tidied up in the middle");
+    let error = done.err().unwrap_or_else(|| panic!("it says that it was copied"));
+    assert!(said(&error).contains("went away"), "{}", said(&error));
+    assert_eq!(run(&machine).unwrap().verdict(), None);
+    assert_eq!(snapshot(&to(&machine)), snapshot(&machine.store()));
+}
+
+#[test]
+fn a_parent_that_goes_with_its_time_in_the_middle_is_no_damage() {
+    let mut machine = with_backups(&[0, 3600, 7200, 10800]);
+    // The newest is copied whatever its age, with what it leans on.
+    machine.world.fixed_now = Some(NOW + 100 * DAY);
+    std::fs::create_dir_all(to(&machine)).unwrap();
+    let store = machine.store();
+    let mut gone = false;
+    let done = copy::run(&machine.world, &args(&machine), &mut |e| {
+        if !gone && matches!(e, Event::Progress { .. }) {
+            gone = true;
+            std::fs::remove_dir_all(store.join("state/hourly")).unwrap();
+        }
+    })
+    .unwrap();
+    assert!(gone);
+    assert!(done.series[0].skipped.len() >= 2, "{:?}", done.series[0].skipped);
+    assert_eq!(done.verdict(), None, "{:?}", done.problems());
+    nothing_partial_counts(&to(&machine), "gone in the middle");
 }

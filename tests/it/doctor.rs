@@ -5,6 +5,7 @@ use lifeboat::commands::doctor::{self, Check, Done, Verdict};
 use lifeboat::commands::{Event, Report as _, backup};
 
 use crate::fake_cloud::{self, Cloud};
+use crate::forge::{copy, files, snapshot};
 use crate::store_contract::{below, machine, served, set_up};
 use crate::world::Machine;
 
@@ -145,6 +146,84 @@ fn a_store_that_cannot_be_used_is_told_without_a_secret() {
     let done = examine(&machine, false);
     assert_eq!(bad(&done), ["clock"]);
     assert!(check(&done, "clock").text.contains("behind the store's"), "{}", done.text());
+}
+
+fn mirror(machine: &Machine, url: &str) {
+    machine.configure(|text| text.replacen("\n[state]", &format!("\n[[mirror]]\nstore = \"{url}\"\n\n[state]"), 1));
+}
+
+#[test]
+fn a_store_whose_key_is_gone_is_not_well() {
+    let machine = Machine::new();
+    machine.write("agent/notes.md", "one");
+    machine.init(&["agent"]);
+    machine.backup();
+    std::fs::remove_dir_all(machine.store().join("keys")).unwrap();
+    let done = examine(&machine, false);
+    assert!(bad(&done) == ["store"] && check(&done, "store").hint.is_some(), "{}", done.text());
+}
+
+#[test]
+fn a_mirror_is_looked_at_and_what_was_never_copied_to_is_left_alone() {
+    let mut machine = Machine::new();
+    machine.write("agent/notes.md", "one");
+    machine.init(&["agent"]);
+    let there = machine.root().join("mirror");
+    mirror(&machine, there.to_str().unwrap());
+    let done = examine(&machine, false);
+    assert_eq!(bad(&done), ["mirror"]);
+    assert!(check(&done, "mirror").hint.as_ref().unwrap().contains("mount its disk"), "{}", done.text());
+    std::fs::create_dir(&there).unwrap();
+    let done = examine(&machine, false);
+    assert!(bad(&done).is_empty() && check(&done, "mirrored").verdict == Verdict::Note, "{}", done.text());
+    assert!(files(&there).is_empty());
+    machine.backup();
+    let before = snapshot(&there);
+    let done = examine(&machine, false);
+    assert!(bad(&done).is_empty() && check(&done, "mirror").text.ends_with("takes objects"), "{}", done.text());
+    assert!(check(&done, "mirrored").text.contains("up to date at 2026-11-21T20:15:00Z"), "{}", done.text());
+    assert_eq!(snapshot(&there), before);
+    // Emptied, and with somebody else in its place.
+    let away = machine.root().join("away");
+    std::fs::rename(&there, &away).unwrap();
+    std::fs::create_dir(&there).unwrap();
+    assert_eq!(bad(&examine(&machine, false)), ["mirror"]);
+    std::fs::remove_dir_all(&there).unwrap();
+    let other = Machine::new();
+    other.write("agent/notes.md", "one");
+    other.init(&["agent"]);
+    copy(&other.store(), &there);
+    machine.world.fixed_now = Some(machine.world.now() + 900);
+    machine.write("agent/notes.md", "two");
+    assert_eq!(machine.backup().verdict(), Some(Kind::Incomplete));
+    let done = examine(&machine, false);
+    assert_eq!(bad(&done), ["mirror", "mirrored"]);
+    assert!(check(&done, "mirror").text.contains("holds another series of the name"), "{}", done.text());
+    assert!(check(&done, "mirrored").text.contains("is behind, since 2026-11-21T20:30:00Z"), "{}", done.text());
+}
+
+#[test]
+fn a_mirror_that_only_takes_objects_is_looked_at_without_a_secret() {
+    for kind in [fake_cloud::Kind::S3, fake_cloud::Kind::Gcs] {
+        let cloud = Cloud::start(kind);
+        let mut machine = Machine::new();
+        machine.world.env.extend([("LIFEBOAT_STORE_PATIENCE", "1")].map(|(k, v)| (k.into(), v.into())));
+        machine.world.env.extend(cloud.credentials("WRITER").into_iter().map(|(k, v)| (k.into(), v.into())));
+        machine.write("agent/notes.md", "one");
+        machine.init(&["agent"]);
+        mirror(&machine, &cloud.url("m", None));
+        assert!(bad(&examine(&machine, false)).is_empty());
+        assert!(cloud.state.lock().unwrap().objects.is_empty(), "it put something");
+        machine.backup();
+        let before = cloud.state.lock().unwrap().objects.clone();
+        let done = examine(&machine, false);
+        assert!(bad(&done).is_empty() && check(&done, "mirror").text.ends_with("takes objects"), "{}", done.text());
+        assert_eq!(cloud.state.lock().unwrap().objects, before);
+        machine.world.env.extend(cloud.credentials("NOBODY").into_iter().map(|(k, v)| (k.into(), v.into())));
+        let done = examine(&machine, false);
+        assert_eq!(bad(&done), ["mirror"], "{kind:?}");
+        assert!(!done.text().contains("hush"), "{}", done.text());
+    }
 }
 
 #[test]

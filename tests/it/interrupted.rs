@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lifeboat::commands::{Event, backup};
+use lifeboat::commands::{Event, backup, rotate, verify};
 use lifeboat::model::commit::Commit;
 
 use crate::faults::full_after;
@@ -351,11 +351,10 @@ fn what_cannot_go_on_begins_anew() {
             None,
         ),
         (
-            "the list of members is cut",
+            "the list of members ends within a record",
             |m| {
                 let notes = m.world.state_dir("testhost").join("interrupted/members");
-                let content = std::fs::read(&notes).unwrap();
-                std::fs::write(notes, &content[..content.len() - 5]).unwrap();
+                std::fs::OpenOptions::new().append(true).open(notes).unwrap().write_all(&[1; 5]).unwrap();
             },
             Some(2),
         ),
@@ -409,6 +408,20 @@ fn edit(machine: &Machine, dice: &mut Dice) {
     }
 }
 
+/// Sometimes the end of one list or the other, as a kill in the middle of a write or a loss of power leaves it.
+fn lose_notes(machine: &Machine, dice: &mut Dice) {
+    for name in ["members", "volumes"] {
+        let notes = machine.world.state_dir("testhost").join("interrupted").join(name);
+        if let Ok(content) = std::fs::read(&notes)
+            && dice.roll(3) == 0
+        {
+            let most = if dice.roll(2) == 0 { 81 } else { content.len() as u64 + 1 };
+            let lost = dice.roll(most.min(content.len() as u64 + 1));
+            std::fs::write(notes, &content[..content.len() - usize::try_from(lost).unwrap()]).unwrap();
+        }
+    }
+}
+
 /// Whatever happens between any number of cuts anywhere, in a full and in what follows it.
 #[test]
 fn anything_between_cuts_anywhere() {
@@ -419,6 +432,7 @@ fn anything_between_cuts_anywhere() {
                 machine.world.wrap_store = Some(full_after(usize::try_from(dice.roll(4)).unwrap() + 1));
                 let done = machine.try_backup().is_ok();
                 machine.world.wrap_store = None;
+                lose_notes(&machine, &mut dice);
                 std::thread::sleep(std::time::Duration::from_millis(12));
                 (0..dice.roll(3)).for_each(|_| edit(&machine, &mut dice));
                 machine.world.fixed_now = Some(LATER + 900 * i64::try_from(10 * snapshot + round + 1).unwrap());
@@ -467,4 +481,122 @@ fn killed_and_gone_on() {
     let target = machine.target("target");
     machine.restore(&target);
     assert_eq!(std::fs::read(target.join("home/agent/e.bin")).unwrap(), noise(60 << 20, 400));
+}
+
+/// A list of members that ends within a record, as a kill in the middle of a write leaves it. What the next run notes
+/// behind that has to be read as what it is, or the one after it takes places in the tar for what they are not.
+#[test]
+fn a_note_that_was_cut_and_others_behind_it() {
+    let mut machine = agent();
+    machine.write("agent/d.bin", noise(60 << 20, 400));
+    cut_off(&mut machine, 2);
+    let notes = machine.world.state_dir("testhost").join("interrupted/members");
+    // What was noted last is beyond the volumes that arrived; half of that once more.
+    let content = std::fs::read(&notes).unwrap();
+    let half = &content[content.len() - 81..][..40];
+    std::fs::OpenOptions::new().append(true).open(notes).unwrap().write_all(half).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(12));
+    machine.write("agent/b.bin", noise(26 << 20, 200));
+    cut_off(&mut machine, 1);
+    let (done, volumes) = go_on(&machine);
+    expect(&machine, &done, "a note that was cut");
+    assert_eq!(volumes, Some(3));
+}
+
+/// A machine that lost its power may keep the note of a volume and lose those of what is in it.
+#[test]
+fn what_is_in_a_volume_and_was_not_noted() {
+    for records in [0, 3] {
+        let mut machine = agent();
+        cut_off(&mut machine, 3);
+        let notes = machine.world.state_dir("testhost").join("interrupted/members");
+        let content = std::fs::read(&notes).unwrap();
+        std::fs::write(notes, &content[..records * 81]).unwrap();
+        std::fs::remove_file(machine.home("agent/notes/7.md")).unwrap();
+        let (done, volumes) = go_on(&machine);
+        expect(&machine, &done, "a gone file that was not noted");
+        assert_eq!(volumes, None, "{records}");
+    }
+}
+
+/// What an interrupted run has stored may hold the value of what is a secret by now, and nobody can search it once more.
+#[test]
+fn a_value_that_became_a_secret() {
+    let value = "Quartz-Meadow-7731-tango";
+    for policy in ["report", "move", "fail"] {
+        let mut machine = agent();
+        machine.configure(|text| text.replace("sweep = \"report\"", &format!("sweep = \"{policy}\"")));
+        let secret = [format!("the word is {value}\n").into_bytes(), noise(90_000, 7)].concat();
+        machine.write("agent/notes/5.md", secret);
+        cut_off(&mut machine, 3);
+        std::thread::sleep(std::time::Duration::from_millis(12));
+        machine.write("agent/.env", format!("SERVICE_PASSWORD={value}\n"));
+        if policy == "fail" {
+            let error = machine.try_backup().unwrap_err();
+            assert!(error.to_string().contains("1 file of the state"), "{}", said(&error));
+        }
+        machine.write("agent/notes/5.md", "clean");
+        machine.world.fixed_now = Some(LATER + 900);
+        let (done, volumes) = go_on(&machine);
+        assert_eq!(volumes, None, "{policy}");
+        by_tar(&machine, &done, &machine.target("by-hand"));
+        let tar = std::fs::read(machine.target("whole.tar")).unwrap();
+        assert!(!tar.windows(value.len()).any(|bytes| bytes == value.as_bytes()), "{policy}");
+    }
+}
+
+/// Under `fail` an archive is not gone on with that has the value in it, though it is out of the file by then.
+#[test]
+fn a_value_that_came_while_it_was_written() {
+    let value = "Quartz-Meadow-7731-tango";
+    let mut machine = agent();
+    machine.configure(|text| text.replace("sweep = \"report\"", "sweep = \"fail\""));
+    machine.write("agent/.env", format!("SERVICE_PASSWORD={value}\n"));
+    let error = backup::run(&machine.world, &backup::Args::default(), &mut |event| {
+        if matches!(event, Event::Phase("writing the state archive")) {
+            machine.write("agent/notes/5.md", format!("the word is {value}\n"));
+        }
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("came into a file of the state"), "{}", said(&error));
+    machine.write("agent/notes/5.md", "clean");
+    machine.world.fixed_now = Some(LATER + 900);
+    let (done, volumes) = go_on(&machine);
+    assert_eq!(volumes, None);
+    by_tar(&machine, &done, &machine.target("by-hand"));
+    let tar = std::fs::read(machine.target("whole.tar")).unwrap();
+    assert!(!tar.windows(value.len()).any(|bytes| bytes == value.as_bytes()));
+}
+
+/// What is on the store was sealed for keys that are not in force any more, or leans on what is gone.
+#[test]
+fn keys_that_changed_and_a_parent_that_went() {
+    for signing in [false, true] {
+        let mut machine = agent();
+        cut_off(&mut machine, 2);
+        let kit = machine.root().join("new.txt");
+        let identity = Some(machine.kit());
+        let asked = rotate::Args { signing, kit: kit.clone(), identity, ..rotate::Args::default() };
+        rotate::run(&machine.world, &asked, &mut |_| {}).unwrap_or_else(|e| panic!("{}", said(&e)));
+        machine.world.fixed_now = Some(LATER + 900);
+        let (_, volumes) = go_on(&machine);
+        assert_eq!(volumes, None, "{signing}");
+        let target = machine.target("restored");
+        machine.try_restore(&target, |a| a.identity = Some(kit)).unwrap_or_else(|e| panic!("{}", said(&e)));
+        assert_eq!(std::fs::read(target.join("home/agent/b.bin")).unwrap(), noise(26 << 20, 101));
+        let verified = verify::run(&machine.world, &verify::Args::default(), &mut |_| {}).unwrap();
+        assert!(verified.findings.is_empty(), "{signing}: {:?}", verified.findings);
+    }
+    let mut machine = agent();
+    let full = machine.backup().state.unwrap().place;
+    machine.write("agent/d.bin", noise(40 << 20, 300));
+    machine.world.fixed_now = Some(LATER + 900);
+    machine.world.wrap_store = Some(full_after(2));
+    machine.try_backup().expect_err("it calls itself done");
+    machine.world.wrap_store = None;
+    std::fs::remove_dir_all(machine.store().join(full)).unwrap();
+    machine.world.fixed_now = Some(LATER + 1800);
+    let (done, volumes) = go_on(&machine);
+    assert!(volumes.is_none() && done.state.as_ref().unwrap().parent.is_none());
+    expect(&machine, &done, "without its parent");
 }

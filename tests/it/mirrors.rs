@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lifeboat::Kind;
-use lifeboat::commands::{Report as _, backup, status};
+use lifeboat::commands::{Event, Report as _, backup, list, status, verify};
 
 use crate::fake_cloud::{self, Cloud, Fate};
 use crate::forge::{files, snapshot};
@@ -208,4 +208,136 @@ fn another_mirror_is_a_change_of_where_data_goes() {
     assert_eq!(done.policy_changes, ["the mirrors changed"]);
     assert_eq!(done.mirrors.len(), 2);
     assert_eq!(snapshot(&other), snapshot(&machine.store()));
+}
+
+#[test]
+fn one_that_is_never_copied_to_the_end_is_behind() {
+    let mut machine = beside();
+    std::fs::create_dir(directory(&machine)).unwrap();
+    assert_eq!(machine.backup().verdict(), None);
+    // Each run is ended while it copies, by a timeout or a laptop that is shut.
+    for n in 1..=3 {
+        machine.world.fixed_now = Some(NOW + n * DAY);
+        machine.write("agent/notes.md", format!("words {n}"));
+        let stop = std::sync::Arc::clone(&machine.world.stop);
+        let error = backup::run(&machine.world, &backup::Args::default(), &mut |e| {
+            if matches!(e, Event::Phase("copying to a mirror")) {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
+        stop.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+    let done = status_of(&machine);
+    let told = done.problems().into_iter().find(|p| p.contains("the mirror ")).expect("nobody says so");
+    assert!(told.contains("since 2026-11-22T20:15:00Z") && told.contains("was ended while it did"), "{told}");
+    assert!(done.text().contains("up to date at 2026-11-21T20:15:00Z"), "{}", done.text());
+    machine.world.fixed_now = Some(NOW + 3 * DAY + 60);
+    assert_eq!(machine.backup().verdict(), None);
+    assert!(!status_of(&machine).problems().iter().any(|p| p.contains("mirror")));
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_hide_it() {
+    let mut machine = beside();
+    for at in [30 * DAY, 0, 2 * DAY] {
+        machine.world.fixed_now = Some(NOW + at);
+        assert_eq!(machine.backup().verdict(), Some(Kind::Incomplete));
+    }
+    let told = status_of(&machine).problems();
+    assert!(told.iter().any(|p| p.contains("the mirror ") && p.contains("since 2026-11-21T20:15:00Z")), "{told:?}");
+}
+
+/// What nobody has answered may be an incident: until then the mirror keeps what the store keeps.
+#[test]
+fn nothing_is_removed_there_while_an_alarm_is_open() {
+    let mut machine = crate::guard::machine();
+    let there = directory(&machine);
+    std::fs::create_dir(&there).unwrap();
+    mirror(&machine, there.to_str().unwrap());
+    for n in 0..5 {
+        machine.world.fixed_now = Some(NOW + n * DAY);
+        for run in 0..2 {
+            machine.world.fixed_now = Some(NOW + n * DAY + run * 900);
+            machine.write("projects/p0/src/f0.py", format!("{n} {run}"));
+            machine.backup();
+        }
+    }
+    for project in 0..40 {
+        std::fs::remove_dir_all(machine.home(&format!("projects/p{project}"))).unwrap();
+    }
+    machine.write("projects/left", "x");
+    for n in 5..18 {
+        machine.world.fixed_now = Some(NOW + n * DAY);
+        machine.write("projects/left", format!("{n}"));
+        let done = machine.backup();
+        assert_eq!((done.verdict(), done.pruned), (Some(Kind::Suspicious), 0), "{n}");
+        assert_eq!(done.mirrors[0].pruned, 0, "{n}");
+    }
+    assert_eq!(files(&there), files(&machine.store()));
+}
+
+#[test]
+fn an_answer_that_is_none_is_no_object_that_is_there() {
+    for kind in [fake_cloud::Kind::S3, fake_cloud::Kind::Gcs] {
+        let cloud = Cloud::start(kind);
+        let mut machine = machine(&cloud.url("m", None));
+        let short = [("LIFEBOAT_STORE_PATIENCE", "1"), ("LIFEBOAT_STORE_SILENCE", "1")];
+        machine.world.env.extend(short.map(|(k, v)| (k.into(), v.into())));
+        machine.world.env.extend(cloud.credentials("WRITER").into_iter().map(|(k, v)| (k.into(), v.into())));
+        assert_eq!(machine.backup().verdict(), None);
+        for code in ["InvalidBucketState", ""] {
+            for _ in 0..10 {
+                cloud.fate("PUT", Fate::Answer(409, code));
+            }
+            let done = later(&mut machine, 900, &format!("words {code}"));
+            assert_eq!(done.verdict(), Some(Kind::Incomplete), "{kind:?} {code}");
+            cloud.state.lock().unwrap().fates.clear();
+            machine.world.fixed_now = Some(machine.world.fixed_now.unwrap() + 900);
+            assert_eq!(machine.backup().verdict(), None, "{kind:?} {code}");
+            let there: Vec<PathBuf> =
+                cloud.state.lock().unwrap().objects.keys().map(|k| k.strip_prefix("m/").unwrap().into()).collect();
+            assert_eq!(there, files(&machine.store()), "{kind:?} {code}");
+        }
+    }
+}
+
+/// A disk that was away while the store went on, and was pruned: it gets all that still counts, with what that leans on.
+#[test]
+fn one_that_was_away_for_a_week() {
+    let mut machine = beside();
+    let (there, away) = (directory(&machine), machine.root().join("away"));
+    std::fs::create_dir(&there).unwrap();
+    machine.backup();
+    later(&mut machine, 3600, "before");
+    std::fs::rename(&there, &away).unwrap();
+    let mut pruned = 0;
+    for n in 0..16 {
+        let done = later(&mut machine, DAY / 2, &format!("away {n}"));
+        assert_eq!(done.verdict(), Some(Kind::Incomplete));
+        pruned += done.pruned;
+    }
+    assert!(pruned > 0);
+    std::fs::rename(&away, &there).unwrap();
+    let done = later(&mut machine, 3600, "back");
+    assert_eq!(done.verdict(), None, "{:?}", done.problems());
+    let store = Some(there.to_str().unwrap().to_owned());
+    let args = verify::Args { all: true, store: store.clone(), ..verify::Args::default() };
+    let verified = verify::run(&machine.world, &args, &mut |_| {}).unwrap();
+    assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+    let rows = machine.list().snapshots;
+    // What is past its life and was not removed yet is not copied any more.
+    let now = jiff::Timestamp::from_second(machine.world.now()).unwrap().to_string();
+    let lives = |row: &&list::Row| row.expires.as_deref().is_some_and(|end| end > now.as_str());
+    let states: Vec<_> = rows.iter().filter(|row| row.tier.is_some()).filter(lives).collect();
+    assert!(states.len() > 8, "{}", states.len());
+    for row in states {
+        let target = machine.target("restored");
+        let change = |a: &mut lifeboat::commands::restore::Args| {
+            (a.snapshot, a.store) = (row.id.clone(), store.clone());
+        };
+        machine.try_restore(&target, change).unwrap_or_else(|e| panic!("{}: {}", row.id, crate::forge::said(&e)));
+        std::fs::remove_dir_all(target).unwrap();
+    }
 }

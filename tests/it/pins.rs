@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lifeboat::commands::{Report as _, copy, drill, find, lifecycle, list, ls, pin, prune, verify};
+use lifeboat::commands::{Event, Report as _, copy, drill, find, lifecycle, list, ls, pin, prune, verify};
 use lifeboat::{Error, Kind};
 
 use crate::fake_cloud::{self, Cloud, Fate};
@@ -353,4 +353,22 @@ fn rules_are_judged_by_what_they_have_made_of_the_store() {
     let mut child = program.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"{\"Rules\":[]}").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn what_somebody_else_unpins_meanwhile_is_not_called_pinned() {
+    let (machine, ids) = machine();
+    let error = pin::pin(&machine.world, &args(&ids[4]), &mut |e| {
+        // Another host lets go of what this one is about to lean on.
+        if matches!(e, Event::Progress { bytes, bytes_total, .. } if bytes == bytes_total) {
+            let full = std::fs::read_dir(machine.store().join("state/pinned/testhost")).unwrap();
+            let full = full.map(|e| e.unwrap().path()).find(|p| !p.to_str().unwrap().contains(".on.")).unwrap();
+            std::fs::remove_dir_all(full).unwrap();
+        }
+    })
+    .expect_err("it is called pinned");
+    assert!(said(&error).contains("went away") && error.advice().is_some(), "{}", said(&error));
+    pin(&machine, &ids[4]).unwrap();
+    empty_all_tiers(&machine);
+    assert_eq!(words(&machine, &ids[4]), "words 4");
 }

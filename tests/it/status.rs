@@ -177,3 +177,42 @@ fn the_program_ends_with_five() {
     assert_eq!(machine.program(&["status", "--all"]).output().unwrap().status.code(), Some(5));
     assert_eq!(machine.program(&["status", "--all", "--name", "x"]).output().unwrap().status.code(), Some(2));
 }
+
+#[test]
+fn metrics_tell_of_a_mirror_that_is_behind() {
+    let mut machine = machine();
+    let there = machine.root().join("a \\ \"mirror\"");
+    let url = there.to_str().unwrap().to_owned();
+    machine.configure(|text| text.replacen("\n[state]", &format!("\n[[mirror]]\nstore = '{url}'\n\n[state]"), 1));
+    let mut at = |hours: i64, words: &str| {
+        machine.world.fixed_now = Some(NOW + hours * HOUR);
+        machine.write("agent/notes.md", words);
+        machine.backup();
+        [false, true].map(|all| {
+            let file = machine.root().join("lifeboat.prom");
+            let done = attempt(&machine, |a| (a.metrics, a.all) = (Some(file.clone()), all)).unwrap();
+            let text = std::fs::read_to_string(file).unwrap();
+            let told = text.lines().filter_map(|l| l.strip_prefix("lifeboat_mirror_")).map(|line| {
+                let (name, rest) = line.split_once('{').unwrap();
+                assert!(rest.contains("series=\"testhost\",mirror=\"/"), "{line}");
+                assert!(rest.contains("/a \\\\ \\\"mirror\\\"\"} "), "{line}");
+                format!("{name} {}", rest.rsplit_once(' ').unwrap().1)
+            });
+            let late = done.problems().iter().any(|p| p.contains("the mirror "));
+            let too_old = text.contains("lifeboat_too_old{series=\"testhost\"} 1");
+            assert!(!late || too_old && done.verdict() == Some(Kind::TooOld), "{text}");
+            (told.collect::<Vec<_>>(), late)
+        })
+    };
+    let behind = || vec!["behind 1".to_owned(), format!("behind_since_timestamp_seconds {NOW}")];
+    for (hours, late) in [(0, false), (27, true)] {
+        for told in at(hours, &format!("{hours}")) {
+            assert_eq!(told, (behind(), late), "{hours}");
+        }
+    }
+    std::fs::create_dir(&there).unwrap();
+    for told in at(28, "28") {
+        let well = vec![format!("up_to_date_timestamp_seconds {}", NOW + 28 * HOUR), "behind 0".to_owned()];
+        assert_eq!(told, (well, false));
+    }
+}

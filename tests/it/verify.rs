@@ -181,3 +181,22 @@ fn the_program_ends_with_four() {
     assert!(said.starts_with("altered: state/monthly/testhost/") && said.contains("SHA-256"), "{said}");
     assert_eq!(run(&["verify", "--sample", "500%"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_store_on_which_nothing_is_left_is_not_well() {
+    let mut machine = machine();
+    machine.world.fixed_now = Some(NOW + 5 * 86_400);
+    let young = attempt(&machine, |a| a.since = Some("1 day ago".to_owned())).unwrap();
+    assert!(young.verdict().is_none() && young.text().contains("nothing to look at"), "{}", young.text());
+    for gone in ["state", "secrets"] {
+        std::fs::remove_dir_all(machine.store().join(gone)).unwrap();
+    }
+    for change in [
+        (|a: &mut verify::Args| a.all = true) as fn(&mut verify::Args),
+        |a| a.since = Some("3 days ago".to_owned()),
+        |_| {},
+    ] {
+        let error = attempt(&machine, change).expect_err("it calls that well");
+        assert!(error.kind() == Kind::NotThere && error.advice().is_some(), "{error}");
+    }
+}

@@ -117,7 +117,9 @@ impl Report for Done {
             let n = count_text(self.incomplete.len() as u64, "archive");
             out.push_str(&format!("{n} without a commit: interrupted runs, or one under way\n"));
         }
-        if self.findings.is_empty() {
+        if self.findings.is_empty() && self.archives.is_empty() {
+            out.push_str("there was nothing to look at\n");
+        } else if self.findings.is_empty() {
             out.push_str("every commit verifies, and every object is as it was signed\n");
         }
         out
@@ -276,6 +278,10 @@ fn select<'a>(
         }
     };
     let verified = || found.iter().filter(|f| f.verified().is_some());
+    if verified().next().is_none() && findings.is_empty() {
+        return Err(Error::not_there("there is nothing on the store that could be verified")
+            .hint("was it exchanged or emptied? `lifeboat list --all` shows every series that is there"));
+    }
     let from = match scope {
         Scope::All => i64::MIN,
         Scope::Since(time) => *time,

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum};
-use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
+use super::tokens::FromTool;
 use super::transport::Transport;
 use crate::error::{Error, Result};
 use crate::host::world::World;
@@ -149,7 +150,8 @@ fn credentials(world: &World, bucket: &Bucket, mut builder: AmazonS3Builder) -> 
         None => None,
     };
     if let Some(tool) = tool {
-        return Ok(builder.with_credentials(Arc::new(FromTool { tool, kept: Mutex::new(None) })));
+        let from_tool = FromTool::new(tool, "the program that gives credentials", meaning);
+        return Ok(builder.with_credentials(Arc::new(from_tool)));
     }
     if profile.is_empty() && (named || world.var("AWS_PROFILE").is_some()) {
         return Err(Error::failed(format!("there is no profile `{}` in ~/.aws", name.escape_debug()))
@@ -205,19 +207,7 @@ fn section(text: &str, name: &str) -> HashMap<String, String> {
     out
 }
 
-/// Credentials of a program, kept until shortly before they end.
-struct FromTool {
-    tool: Tool,
-    kept: Mutex<Option<(Arc<AwsCredential>, Instant)>>,
-}
-
-impl std::fmt::Debug for FromTool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FromTool")
-    }
-}
-
-/// What such a program prints.
+/// What a program that gives credentials prints.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Printed {
@@ -241,35 +231,16 @@ mod jiff_text {
     }
 }
 
-#[async_trait::async_trait]
-impl CredentialProvider for FromTool {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        if let Some((credential, until)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-            && Instant::now() < *until
-        {
-            return Ok(Arc::clone(credential));
-        }
-        let tool = self.tool.clone();
-        let printed = tokio::task::spawn_blocking(move || tool.run()).await?;
-        let wrong = |text: String| super::no_credential(format!("the program that gives credentials: {text}"));
-        let printed = printed.map_err(wrong)?;
-        let printed: Printed = serde_json::from_slice(&printed)
-            .map_err(|_| wrong("what it prints is not what `credential_process` should".to_owned()))?;
-        let now = jiff::Timestamp::now().as_second();
-        let life = printed.expiration.map_or(LIFE_UNKNOWN, |end| {
-            Duration::from_secs(u64::try_from(end.0 - now).unwrap_or(0)).saturating_sub(LIFE_LEFT)
-        });
-        let credential = Arc::new(AwsCredential {
-            key_id: printed.access_key_id,
-            secret_key: printed.secret_access_key,
-            token: printed.session_token,
-        });
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Arc::clone(&credential), Instant::now() + life));
-        Ok(credential)
-    }
+/// What it means; it is kept until shortly before it ends.
+fn meaning(printed: &[u8]) -> Result<(AwsCredential, Duration), String> {
+    let printed: Printed = serde_json::from_slice(printed)
+        .map_err(|_| "what it prints is not what `credential_process` should".to_owned())?;
+    let now = jiff::Timestamp::now().as_second();
+    let life = printed.expiration.map_or(LIFE_UNKNOWN, |end| {
+        Duration::from_secs(u64::try_from(end.0 - now).unwrap_or(0)).saturating_sub(LIFE_LEFT)
+    });
+    let Printed { access_key_id: key_id, secret_access_key: secret_key, session_token: token, .. } = printed;
+    Ok((AwsCredential { key_id, secret_key, token }, life))
 }
 
 #[cfg(test)]

@@ -1,20 +1,17 @@
 //! Azure Blob Storage: account and credentials as Azure's own tools find them.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use object_store::azure::{AzureConfigKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
-use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
+use super::tokens::{FromTool, TOKEN_LIFE, token};
 use super::transport::Transport;
 use crate::error::{Error, Result};
 use crate::host::world::World;
-
-/// How long a token of Azure's tool is kept; it lives for an hour or more.
-const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// What the environment adds to a container's URL: the account, and where it is.
 pub(super) fn complete(world: &World, bucket: &mut Bucket) -> Result<()> {
@@ -141,43 +138,10 @@ fn credentials(world: &World, mut builder: MicrosoftAzureBuilder) -> Result<Micr
         let scope = ["--scope", "https://storage.azure.com/.default"];
         let arguments = ["account", "get-access-token", "--output", "tsv", "--query", "accessToken"];
         let tool = Tool::new(world, "az", &[&arguments[..], &scope[..]].concat());
-        return Ok(builder.with_credentials(Arc::new(FromTool { tool, kept: Mutex::new(None) })));
+        let from_tool = FromTool::new(tool, "`az account get-access-token`", |printed| {
+            Ok((AzureCredential::BearerToken(token(printed)?), TOKEN_LIFE))
+        });
+        return Ok(builder.with_credentials(Arc::new(from_tool)));
     }
     Ok(builder)
-}
-
-/// Tokens of Azure's tool.
-struct FromTool {
-    tool: Tool,
-    kept: Mutex<Option<(Arc<AzureCredential>, Instant)>>,
-}
-
-impl std::fmt::Debug for FromTool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FromTool")
-    }
-}
-
-#[async_trait::async_trait]
-impl CredentialProvider for FromTool {
-    type Credential = AzureCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
-        if let Some((credential, since)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-            && since.elapsed() < TOKEN_LIFE
-        {
-            return Ok(Arc::clone(credential));
-        }
-        let tool = self.tool.clone();
-        let printed = tokio::task::spawn_blocking(move || tool.run()).await?;
-        let wrong = |text: String| super::no_credential(format!("`az account get-access-token`: {text}"));
-        let printed = printed.map_err(wrong)?;
-        let token = std::str::from_utf8(&printed).unwrap_or_default().trim().to_owned();
-        if token.is_empty() {
-            return Err(wrong("it prints no token".to_owned()));
-        }
-        let credential = Arc::new(AzureCredential::BearerToken(token));
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&credential), Instant::now()));
-        Ok(credential)
-    }
 }

@@ -192,7 +192,9 @@ fn class(seen: &Seen, error: &object_store::Error) -> Class {
         (Some(401), _) => Class::Credential,
         (Some(403), _) => Class::Refused,
         (Some(404), _) => Class::Missing,
-        (Some(409 | 412), _) => Class::Exists,
+        (Some(412), _) => Class::Exists,
+        // A store that means an object that is there says so: without that word it is any conflict, and nothing is known.
+        (Some(409), _) => Class::Other,
         (Some(416), _) => Class::Short,
         (Some(429), _) => Class::Slow,
         (Some(507), _) => Class::Full,
@@ -325,6 +327,9 @@ mod tests {
             (409, "ConditionalRequestConflict", Class::Broken),
             (412, "PreconditionFailed", Class::Exists),
             (403, "UnauthorizedBlobOverwrite", Class::Exists),
+            (409, "BlobAlreadyExists", Class::Exists),
+            (409, "InvalidBucketState", Class::Other),
+            (409, "", Class::Other),
             (400, "InvalidRequest", Class::Other),
         ] {
             assert_eq!(Fault::of(&seen(status, code), &generic("x")).class, class, "{status} {code}");

@@ -1,22 +1,20 @@
 //! Google Cloud Storage: credentials as Google's own tools find them.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
-use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use zeroize::Zeroizing;
 
 use super::attack::Door;
 use super::command::Tool;
 use super::location::Bucket;
+use super::tokens::{FromTool, TOKEN_LIFE, token};
 use super::transport::Transport;
 use crate::error::{At as _, Error, Result};
 use crate::host::world::World;
 use crate::model::path::printable_path;
 
-/// How long a token of Google's tool is kept: it lives for an hour, and may be a while old already.
-const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
 /// The largest file of credentials that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -97,45 +95,12 @@ fn credentials(world: &World, builder: GoogleCloudStorageBuilder) -> Result<Goog
         Some("authorized_user") => Ok(builder.with_application_credentials(path)),
         Some("external_account" | "impersonated_service_account" | "external_account_authorized_user") => {
             let tool = Tool::new(world, "gcloud", &["auth", "application-default", "print-access-token"]);
-            Ok(builder.with_credentials(Arc::new(FromTool { tool, kept: Mutex::new(None) })))
+            let from_tool = FromTool::new(tool, "`gcloud auth application-default`", |printed| {
+                Ok((GcpCredential { bearer: token(printed)? }, TOKEN_LIFE))
+            });
+            Ok(builder.with_credentials(Arc::new(from_tool)))
         }
         _ if parsed.get("private_key").is_some() => Ok(builder.with_service_account_key(content.as_str())),
         _ => Err(wrong()),
-    }
-}
-
-/// Tokens of Google's tool.
-struct FromTool {
-    tool: Tool,
-    kept: Mutex<Option<(Arc<GcpCredential>, Instant)>>,
-}
-
-impl std::fmt::Debug for FromTool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FromTool")
-    }
-}
-
-#[async_trait::async_trait]
-impl CredentialProvider for FromTool {
-    type Credential = GcpCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<GcpCredential>> {
-        if let Some((credential, since)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-            && since.elapsed() < TOKEN_LIFE
-        {
-            return Ok(Arc::clone(credential));
-        }
-        let tool = self.tool.clone();
-        let printed = tokio::task::spawn_blocking(move || tool.run()).await?;
-        let wrong = |text: String| super::no_credential(format!("`gcloud auth application-default`: {text}"));
-        let printed = printed.map_err(wrong)?;
-        let bearer = std::str::from_utf8(&printed).unwrap_or_default().trim().to_owned();
-        if bearer.is_empty() {
-            return Err(wrong("it prints no token".to_owned()));
-        }
-        let credential = Arc::new(GcpCredential { bearer });
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&credential), Instant::now()));
-        Ok(credential)
     }
 }

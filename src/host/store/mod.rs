@@ -14,6 +14,7 @@ mod kept;
 mod limit;
 mod location;
 mod reader;
+mod tokens;
 mod trace;
 mod transport;
 mod warm;

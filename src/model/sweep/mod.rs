@@ -131,6 +131,15 @@ impl Sweep {
         Sweep { needles, bits: table, shift, grams, owners }
     }
 
+    /// A digest of all that is searched for, keyed so that whoever reads it can guess at no value.
+    pub fn tag(&self, key: &[u8; 32]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        for needle in &self.needles {
+            hasher.update(&(needle.bytes.len() as u64).to_le_bytes()).update(&needle.bytes);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// Whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
         self.needles.is_empty()
