@@ -313,7 +313,7 @@ impl Files for Snapshot {
         let content = self.content(index, offset, length).map_err(|e| {
             // Nobody listens any more once the mount is over.
             let path = printable(&self.archive.tree.path(index));
-            drop(self.failed.send(Error::new(e.kind(), format!("cannot read {path}")).because(e)));
+            drop(self.failed.send(Error::new(e.kind(), format!("cannot read {path}: {e}"))));
         });
         content.ok()
     }
