@@ -268,6 +268,7 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
         done.pinned = kept.unwrap_or(false);
         done.suspicious = alarm.findings;
         done.alarm_since = Some(clock_text(alarm.pending.since));
+        done.good_is_older = alarm.is_older;
         done.last_good = alarm.good.map(|id| id.to_string());
     }
     match outcome.committed {

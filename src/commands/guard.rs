@@ -2,7 +2,7 @@
 //! alarm. What is judged, and how, is told in [`guard`](mod@crate::model::guard).
 //!
 //! An alarm stays open by the marks of the snapshots themselves, which the catalog knows and the store, if that is lost.
-//! A run that learned of a loss and then failed leaves it as a fact.
+//! A run that learned of a loss and then failed leaves it as a fact, and so do runs whose losses are too small for one.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,6 +22,7 @@ use crate::model::counts::AgentCounts;
 use crate::model::entry::Kind;
 use crate::model::guard::{self, Counted, Pending, Seen, Unknown};
 use crate::model::layout::Layout;
+use crate::model::losses::Losses;
 use crate::model::manifest;
 use crate::model::path::printable;
 use crate::model::store_key::{Archive, SnapshotId};
@@ -33,6 +34,8 @@ mod looking;
 const ALARM: &str = "alarm";
 /// The fact that keeps ids that were accepted, until a commit says so.
 const ACCEPTED: &str = "accepted";
+/// The fact that keeps what went in the last runs without an alarm.
+const LOSSES: &str = "losses";
 /// The fact that keeps what was counted.
 const NUMBERS: &str = "numbers";
 /// How many findings are kept and told.
@@ -45,8 +48,10 @@ pub struct Alarm {
     pub pending: Pending,
     /// The reasons, as far as they are known.
     pub findings: Vec<String>,
-    /// The newest snapshot that nobody doubts.
+    /// The newest snapshot that has everything that went.
     pub good: Option<SnapshotId>,
+    /// Whether there are newer ones that carry no mark: some of it went before anything was suspicious.
+    pub is_older: bool,
     /// Whether this run raised it.
     pub is_new: bool,
 }
@@ -82,7 +87,7 @@ pub struct Doubts {
     pub accepted: Vec<SnapshotId>,
     /// The alarm that is open.
     pub open: Option<Alarm>,
-    /// The newest snapshot that nobody doubts.
+    /// The newest snapshot that nobody doubts, or the older one that the alarm names.
     pub good: Option<SnapshotId>,
 }
 
@@ -103,13 +108,8 @@ impl Doubts {
         // The snapshots since the last one that is good, which all carry the mark.
         let trail = known.iter().rev().take_while(|k| k.doubts > 0 && !is_accepted(k));
         let trail: Vec<&Known> = trail.collect();
-        let ends = |k: &Known| {
-            let life = i64::try_from(k.past.life).unwrap_or(i64::MAX).saturating_mul(DAY_SECONDS);
-            k.past.id.unix_seconds().saturating_add(life)
-        };
-        let lives = |k: &Known| k.past.whole && alive_at.is_none_or(|at| ends(k) > at);
-        let good = known.iter().rev().find(|k| lives(k) && (k.doubts == 0 || is_accepted(k)));
-        let good = good.map(|k| k.past.id.clone());
+        let good = known.iter().rev().find(|k| lives(k, alive_at) && (k.doubts == 0 || is_accepted(k)));
+        let newest = good.map(|k| k.past.id.clone());
         let kept = catalog.fact(ALARM)?.and_then(|text| serde_json::from_str::<Noted>(&text).ok());
         let first = trail.last().map(|k| k.past.id.unix_seconds());
         let kept_since = kept.as_ref().map(|k| k.since);
@@ -118,11 +118,19 @@ impl Doubts {
             let days: BTreeSet<i64> = trail.iter().map(|k| midnight(k.past.id.unix_seconds())).collect();
             let later = days.iter().filter(|day| **day > midnight(since)).count() as u64;
             let count = trail.iter().map(|k| k.doubts).max().unwrap_or(0).max(kept.count).max(1);
-            let good = kept.good();
-            Alarm { pending: Pending { count, since, days: later }, findings: kept.findings, good, is_new: false }
+            let pending = Pending { count, since, days: later };
+            // What was accepted since then is better than what was good then.
+            let is_later = |id: &SnapshotId| id.unix_seconds() >= since;
+            let lost = |id: &SnapshotId| !known.iter().any(|k| k.past.id == *id && lives(k, alive_at));
+            let good = match (kept.good(), newest.clone()) {
+                (Some(kept), Some(newest)) if lost(&kept) || is_later(&newest) => Some(newest),
+                (kept, newest) => kept.or(newest),
+            };
+            let is_older = newest.is_some() && good != newest;
+            Alarm { pending, findings: kept.findings, good, is_older, is_new: false }
         });
-        let kept_good = open.as_ref().and_then(|alarm| alarm.good.clone());
-        Ok(Doubts { doubted, accepted, open, good: good.or(kept_good) })
+        let good = open.as_ref().and_then(|alarm| alarm.good.clone()).or(newest);
+        Ok(Doubts { doubted, accepted, open, good })
     }
 
     /// Takes `id`, which is doubted, as it is. The alarm is answered when it is the newest.
@@ -157,7 +165,9 @@ pub struct Guard {
     agents: Vec<Agent>,
     known: Remembered,
     counted: Numbers,
+    losses: Losses,
     good: Option<SnapshotId>,
+    is_older: bool,
     now: i64,
 }
 
@@ -173,6 +183,7 @@ impl Guard {
             false => Doubts { doubted: Vec::new(), accepted: Vec::new(), open: None, good: None },
         };
         let known = run.catalog.fact(NUMBERS)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let losses = run.catalog.fact(LOSSES)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let lost = lineage.good.as_ref().map(|(id, _)| id.clone());
         Ok(Guard {
             good: doubts.good.clone().or(lost),
@@ -181,6 +192,8 @@ impl Guard {
             agents: Vec::new(),
             known,
             counted: Numbers::new(),
+            losses,
+            is_older: false,
             now: run.world.now(),
         })
     }
@@ -216,10 +229,31 @@ impl Guard {
         let unknown = if changes.before.files == 0 { unknown(lineage, scan) } else { None };
         let look = Looking { run, scan, places, changes, agents: &self.agents, tables: &self.known.tables };
         let seen = Seen { unknown, counted: self.counted(run), ..look.seen()? };
-        self.found = guard::judge(&seen, &run.config.guard).into_iter().map(|s| s.sentence).collect();
+        let bounds = &run.config.guard;
+        let mut found = guard::judge(&seen, bounds);
+        self.losses.add(&seen, self.now, lineage.state.as_ref().map(|last| &last.id));
+        let mut base = None;
+        if found.is_empty() {
+            (found, base) = self.losses.judge(bounds, self.now);
+        }
+        self.found = found.into_iter().map(|s| s.sentence).collect();
         self.found.truncate(FINDINGS_MAX);
-        if !self.found.is_empty() && self.good.is_none() {
-            self.good = Doubts::of(run.catalog, alive_at(run))?.good;
+        if !self.found.is_empty() && self.doubts.open.is_none() {
+            self.note_good(run, base)?;
+        }
+        Ok(())
+    }
+
+    /// Before the first mark the newest snapshot is the good one, unless some of what went had gone before it.
+    fn note_good(&mut self, run: &Run<'_>, base: Option<SnapshotId>) -> Result<()> {
+        let alive_at = alive_at(run);
+        if self.good.is_none() {
+            self.good = Doubts::of(run.catalog, alive_at)?.good;
+        }
+        let known = run.catalog.snapshots()?;
+        let there = |id: &SnapshotId| known.iter().any(|k| k.past.id == *id && lives(k, alive_at));
+        if let Some(base) = base.filter(|base| there(base) && self.good.as_ref() != Some(base)) {
+            (self.good, self.is_older) = (Some(base), true);
         }
         Ok(())
     }
@@ -252,18 +286,23 @@ impl Guard {
         let pending = before.as_ref().map_or(Pending { count, since: self.now, days: 0 }, |a| a.pending);
         let mut findings = self.found.clone();
         let is_new = before.is_none();
+        let is_older = before.as_ref().map_or(self.is_older, |alarm| alarm.is_older);
         let earlier = before.map_or_else(Vec::new, |alarm| alarm.findings);
         findings.extend(earlier.into_iter().filter(|finding| !self.found.contains(finding)));
         findings.truncate(FINDINGS_MAX);
-        Some(Alarm { pending: Pending { count, ..pending }, findings, good: self.good.clone(), is_new })
+        Some(Alarm { pending: Pending { count, ..pending }, findings, good: self.good.clone(), is_older, is_new })
     }
 
     /// Records the alarm with all that this run learned, or that there is none. Should the commit never be put, the next
-    /// run sees nothing any more that is suspicious.
+    /// run sees nothing any more that is suspicious. What is told once is not added up any more.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub fn remember(&self, catalog: &Catalog) -> Result<()> {
+        let none = Losses::default();
+        let losses = if self.mark().is_some() { &none } else { &self.losses };
+        let text = serde_json::to_string(losses);
+        catalog.set_fact(LOSSES, &text.map_err(|e| Error::failed("cannot keep what went").because(e))?)?;
         let text = self.alarm().map_or_else(String::new, |alarm| {
             let Alarm { pending, findings, good, .. } = alarm;
             let good = good.map(|id| id.to_string());
@@ -312,6 +351,12 @@ fn unknown(lineage: &Lineage, scan: &Scan) -> Option<Unknown> {
         return None;
     }
     Some(Unknown { stored: *stored, bytes: nodes().filter(|n| n.kind == Kind::File).map(|n| n.size).sum() })
+}
+
+/// Whether a snapshot is all there, and its life is not over.
+fn lives(known: &Known, alive_at: Option<i64>) -> bool {
+    let life = i64::try_from(known.past.life).unwrap_or(i64::MAX).saturating_mul(DAY_SECONDS);
+    known.past.whole && alive_at.is_none_or(|at| known.past.id.unix_seconds().saturating_add(life) > at)
 }
 
 /// A directory keeps the last good snapshot whatever its life; a bucket does not.

@@ -12,12 +12,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Fewer files than this say nothing by their share.
 const FILES_MIN: u64 = 20;
 /// Fewer memories than this say nothing by their share.
 const MEMORIES_MIN: u64 = 3;
 /// Fewer rows than this say nothing by their share.
-const ROWS_MIN: u64 = 20;
+pub(super) const ROWS_MIN: u64 = 20;
 /// A file of fewer bytes than this cannot be emptied.
 const FILLED_BYTES_MIN: u64 = 32;
 /// How many files of roles must come anew and smaller at once to look like templates.
@@ -64,7 +66,7 @@ impl Default for Bounds {
 }
 
 /// What a file is to an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Who it is: it is rarely changed, and never goes.
@@ -86,7 +88,7 @@ impl Role {
 }
 
 /// Files of one kind, before and now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Files that were there.
     pub before: u64,
@@ -378,4 +380,4 @@ pub fn mark(found: usize, pending: Option<Pending>, now: i64) -> Option<u64> {
 
 #[cfg(test)]
 #[path = "guard_tests.rs"]
-mod tests;
+pub(super) mod tests;

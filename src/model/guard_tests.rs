@@ -7,16 +7,16 @@ use super::*;
 
 /// A home: files by path with size and a number that stands for content, and for the inode.
 #[derive(Clone, Default)]
-struct Home {
-    files: BTreeMap<String, (u64, u64, u64)>,
-    tables: BTreeMap<String, u64>,
+pub(crate) struct Home {
+    pub(crate) files: BTreeMap<String, (u64, u64, u64)>,
+    pub(crate) tables: BTreeMap<String, u64>,
     database: Option<u64>,
     next: u64,
 }
 
 impl Home {
     /// An agent with forty projects, their dependencies, transcripts, memories and a database.
-    fn new() -> Home {
+    pub(crate) fn new() -> Home {
         let mut home = Home { database: Some(50 << 20), ..Home::default() };
         home.tables = BTreeMap::from([("messages".to_owned(), 40_000), ("sessions".to_owned(), 900)]);
         for project in 0..40 {
@@ -43,13 +43,13 @@ impl Home {
         home
     }
 
-    fn write(&mut self, path: &str, bytes: u64) {
+    pub(crate) fn write(&mut self, path: &str, bytes: u64) {
         self.next += 1;
         let inode = self.files.get(path).map_or(self.next, |f| f.2);
         self.files.insert(path.to_owned(), (bytes, self.next, inode));
     }
 
-    fn remove(&mut self, gone: impl Fn(&str) -> bool) {
+    pub(crate) fn remove(&mut self, gone: impl Fn(&str) -> bool) {
         self.files.retain(|path, _| !gone(path));
     }
 
@@ -63,7 +63,7 @@ impl Home {
     }
 
     /// What a run sees of it, `before` being the last good snapshot.
-    fn seen(&self, before: &Home) -> Seen {
+    pub(crate) fn seen(&self, before: &Home) -> Seen {
         let mut seen = Seen::default();
         for (path, (bytes, content, inode)) in &before.files {
             let now = self.files.get(path);
@@ -255,10 +255,10 @@ fn documents_are_known_by_their_names() {
 }
 
 /// Small numbers that depend on a seed alone.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         // Knuth's linear congruential generator; its high half is good enough for a life.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
@@ -266,7 +266,7 @@ impl Dice {
 }
 
 /// One day of ordinary work.
-fn work(home: &mut Home, day: u64, dice: &mut Dice) {
+pub(crate) fn work(home: &mut Home, day: u64, dice: &mut Dice) {
     let paths: Vec<String> = home.files.keys().cloned().collect();
     for _ in 0..dice.below(60) {
         let path = &paths[usize::try_from(dice.below(paths.len() as u64)).unwrap()];

@@ -23,6 +23,7 @@ pub mod lifecycle;
 pub mod lifecycle_rules;
 pub mod loader;
 pub mod logins;
+pub mod losses;
 pub mod manifest;
 pub mod merge;
 #[cfg(test)]

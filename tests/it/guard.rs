@@ -221,6 +221,35 @@ fn a_home_is_half_removed() {
 }
 
 #[test]
+fn a_home_goes_little_by_little() {
+    let (mut machine, _, first) = begun();
+    // A part of what is there each hour, which by itself is work.
+    let mut last = None;
+    for hour in 1..=4 {
+        let goes = |path: &str| (6 * hour..6 * hour + 6).any(|n| path.starts_with(&format!("projects/p{n}/")));
+        remove(&machine, goes);
+        let done = at(&mut machine, NOW + hour * HOUR);
+        if hour < 3 {
+            assert_eq!(done.verdict(), None, "hour {hour}: {:?}", done.problems());
+            continue;
+        }
+        // The good one is not the last without a mark, but the one that has everything.
+        let problems = done.problems().join("\n");
+        assert_eq!(done.verdict(), Some(Kind::Suspicious), "{problems}");
+        assert!(problems.contains("little by little over the last 2 hours"), "{problems}");
+        assert!(problems.contains(&format!("`lifeboat restore {first} --overwrite` brings it back; it is pinned")));
+        last = done.state;
+    }
+    // What is taken as it is is told once.
+    assert!(accepted(&machine, Some(&last.unwrap().id)).unwrap().answered);
+    remove(&machine, |path| path.starts_with("projects/p30/"));
+    assert_eq!(at(&mut machine, NOW + 5 * HOUR).verdict(), None);
+    let all = |args: &mut restore::Args| args.snapshot = first.clone();
+    machine.try_restore(&machine.target("t"), all).unwrap();
+    assert_eq!(files(&machine.target("t/home/projects")).len(), 40 * 5);
+}
+
+#[test]
 fn a_workspace_is_silently_made_again() {
     incident(
         |machine| {

@@ -69,6 +69,8 @@ pub struct Done {
     pub alarm_since: Option<String>,
     /// The newest snapshot that is not marked, if there is an alarm.
     pub last_good: Option<String>,
+    /// Whether some of what went was gone already in newer ones that carry no mark.
+    pub good_is_older: bool,
     /// Whether that is pinned, by this run or before it.
     pub pinned: bool,
     /// Entries left out on purpose.
@@ -168,8 +170,9 @@ impl Done {
                 true => format!("it is pinned, and `lifeboat unpin {good}` lets it go"),
                 false => format!("`lifeboat pin {good}`, on a machine that may write there, keeps it"),
             };
+            let snapshot = if self.good_is_older { good } else { "latest --good" };
             out.push(format!(
-                "the last good one is {good}: `lifeboat restore latest --good --overwrite` brings it back; {kept}"
+                "the last good one is {good}: `lifeboat restore {snapshot} --overwrite` brings it back; {kept}"
             ));
         }
         out

@@ -64,7 +64,7 @@ impl Looking<'_> {
             record.is_none() && node.kind == Kind::File && node.archive == Archive::State
         };
         let new: Vec<Index> = self.changes.looks.iter().filter(is_new).map(|(index, _)| *index).collect();
-        if lost.is_empty() && touched.is_empty() {
+        if before.files == 0 && lost.is_empty() && touched.is_empty() {
             return Ok(Seen::default());
         }
         let new = self.moved(&mut lost, new);
