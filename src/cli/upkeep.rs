@@ -47,6 +47,7 @@ mean that it does not run, and ones that are gone before their time that it is t
 
 Examples:
   lifeboat lifecycle check
+  lifeboat lifecycle check --store gs://mirror
   aws s3api get-bucket-lifecycle-configuration --bucket NAME | lifeboat lifecycle check --rules -
   gcloud storage buckets describe gs://NAME --format=json | lifeboat lifecycle check --rules -
   az storage account management-policy show --account-name ACCOUNT --resource-group GROUP | lifeboat lifecycle check --rules -
@@ -87,6 +88,9 @@ enum LifecycleCommand {
         /// The rules in force as the cloud's own tool prints them, `-` for standard input [default: judged by what is there]
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
+        /// Another store than the configured one, such as a mirror
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
     },
 }
 
@@ -108,8 +112,8 @@ pub(super) fn lifecycle(world: &World, voice: Voice, a: LifecycleArgs) -> ExitCo
     let mut printer = Printer::new(voice);
     let (cloud, store) = match a.command {
         LifecycleCommand::Print { cloud, store } => (cloud, store),
-        LifecycleCommand::Check { rules } => {
-            let result = lifecycle::check(world, &lifecycle::CheckArgs { rules }, &mut |e| printer.event(e));
+        LifecycleCommand::Check { rules, store } => {
+            let result = lifecycle::check(world, &lifecycle::CheckArgs { rules, store }, &mut |e| printer.event(e));
             return output::finish(voice, &mut printer, result);
         }
     };

@@ -95,6 +95,8 @@ pub struct CheckArgs {
     /// A file with the rules in force, as the cloud's own tool prints them; `-` for standard input. Without one they are
     /// judged by what is on the store.
     pub rules: Option<PathBuf>,
+    /// Another store than the configured one, such as a mirror.
+    pub store: Option<String>,
 }
 
 /// How a prefix fares.
@@ -148,12 +150,13 @@ pub fn check(world: &World, args: &CheckArgs, events: &mut Events<'_>) -> Result
     let Some(configured) = configuration(world)? else {
         return Err(Error::not_there("there is no configuration here").hint("`lifeboat init` makes one"));
     };
+    let store = args.store.as_ref().unwrap_or(&configured.config.store);
     if let Some(file) = &args.rules {
-        let bucket = Bucket::of(&configured.config.store)?;
-        return by_rules(&configured.config, &bucket, &read(file)?);
+        let prefixes = by_rules(&configured.config, &Bucket::of(store)?, &read(file)?)?;
+        return Ok(Check { store: store.clone(), by_rules: true, prefixes });
     }
     events(Event::Phase("looking at the store"));
-    by_store(world, &configured)
+    by_store(world, &configured, store)
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -168,7 +171,7 @@ fn read(file: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn by_rules(config: &Config, bucket: &Bucket, text: &str) -> Result<Check> {
+fn by_rules(config: &Config, bucket: &Bucket, text: &str) -> Result<Vec<Checked>> {
     let in_force = lifecycle_rules::read(bucket, text)?;
     let findings = lifecycle_rules::compare(bucket, &lifecycle::rules(config), &in_force);
     let checked = |finding: lifecycle_rules::Finding| {
@@ -182,14 +185,13 @@ fn by_rules(config: &Config, bucket: &Bucket, text: &str) -> Result<Check> {
         };
         Checked { prefix: finding.prefix, days: finding.wanted, ok, text }
     };
-    let prefixes = findings.into_iter().map(checked).collect();
-    Ok(Check { store: config.store.clone(), by_rules: true, prefixes })
+    Ok(findings.into_iter().map(checked).collect())
 }
 
 /// What is older than it may be says that a rule does not run, and what is gone too early that one is too short.
-fn by_store(world: &World, configured: &Configured) -> Result<Check> {
+fn by_store(world: &World, configured: &Configured, store: &str) -> Result<Check> {
     let Configured { config, file } = configured;
-    let store = Store::open(world, &config.store, Access::Existing)?;
+    let store = Store::open(world, store, Access::Existing)?;
     let signers = in_force(&store, &config.name, &signing(world, file)?)?;
     let found = snapshots::load(&store, &config.name, Some(&signers))?;
     let now = world.now();

@@ -1,6 +1,10 @@
 //! Whether a configuration parses. An agent that finds its own cut short does not start.
 
+use std::fmt;
+use std::io::Read;
+
 use saphyr_parser::{Event, Parser};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::preset::Format;
 
@@ -17,11 +21,7 @@ pub fn names(text: &str, format: Format) -> Result<Option<Vec<String>>, String> 
         return Err("it is empty".to_owned());
     }
     match format {
-        Format::Json => {
-            let value: serde_json::Value =
-                serde_json::from_str(text).map_err(|e| format!("it is no JSON from line {} on", e.line()))?;
-            Ok(value.as_object().map(|object| object.keys().cloned().collect()))
-        }
+        Format::Json => serde_json::from_str(text).map(Top::names).map_err(|e| no_json(&e)),
         Format::Json5 => json5_names(text),
         Format::Toml => {
             let table: toml::Table = toml::from_str(text).map_err(|e| {
@@ -31,6 +31,83 @@ pub fn names(text: &str, format: Format) -> Result<Option<Vec<String>>, String> 
             Ok(Some(table.keys().cloned().collect()))
         }
         Format::Yaml => yaml_names(text),
+    }
+}
+
+/// The same of JSON that is too much for memory.
+///
+/// # Errors
+/// As [`names`], and when it cannot be read.
+pub fn names_in_json(from: impl Read) -> Result<Option<Vec<String>>, String> {
+    serde_json::from_reader(from).map(Top::names).map_err(|e| match e.is_io() {
+        true => std::io::Error::from(e).to_string(),
+        false => no_json(&e),
+    })
+}
+
+fn no_json(e: &serde_json::Error) -> String {
+    format!("it is no JSON from line {} on", e.line())
+}
+
+/// What stands at the top. Everything below is parsed as well, as deep as the parser goes, and kept nowhere.
+struct Top(Option<Vec<String>>);
+
+impl Top {
+    fn names(self) -> Option<Vec<String>> {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Top {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AtTop).map(Top)
+    }
+}
+
+struct AtTop;
+
+impl<'de> Visitor<'de> for AtTop {
+    type Value = Option<Vec<String>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, Top(_))) = map.next_entry()? {
+            names.push(name);
+        }
+        Ok(Some(names))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<Top>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
@@ -47,11 +124,10 @@ fn json5_names(text: &str) -> Result<Option<Vec<String>>, String> {
     if deepest > DEPTH_MAX {
         return Err(format!("its brackets are nested more than {DEPTH_MAX} deep"));
     }
-    let value: serde_json::Value = json5::from_str(text).map_err(|e| match e.position() {
+    json5::from_str(text).map(Top::names).map_err(|e| match e.position() {
         Some(at) => format!("it is no JSON5 from line {} on", at.line + 1),
         None => "it is no JSON5".to_owned(),
-    })?;
-    Ok(value.as_object().map(|object| object.keys().cloned().collect()))
+    })
 }
 
 /// Names of all documents of the text. Aliases are not followed.
@@ -104,6 +180,20 @@ mod tests {
         assert_eq!(of(text, Format::Yaml), ["a", "c", "i"]);
         for (text, format) in [("[1]", Format::Json), ("['a',]", Format::Json5), ("- a\n- b: c", Format::Yaml)] {
             assert_eq!(names(text, format).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_of_any_size_is_read_alike() {
+        for text in
+            ["{\"a\": {\"b\": [1.5, -2, null]}, \"c\": \"d\"}", "[1, {}]", "\"a\"", "7", "-7", "1e9", "true", "null"]
+        {
+            assert_eq!(names_in_json(text.as_bytes()), names(text, Format::Json), "{text}");
+            assert_eq!(names(text, Format::Json5), names(text, Format::Json), "{text}");
+        }
+        for text in ["{\n\"a\": 1", "[1,\n2", "{\"a\": 1} x", &"[".repeat(5000)] {
+            assert_eq!(names_in_json(text.as_bytes()), names(text, Format::Json), "{text}");
+            assert!(names_in_json(text.as_bytes()).is_err(), "{text}");
         }
     }
 

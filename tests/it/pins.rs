@@ -336,11 +336,17 @@ fn rules_are_judged_by_what_they_have_made_of_the_store() {
     cloud.state.lock().unwrap().objects.retain(|key, _| !key.starts_with("p/state/daily/"));
     let done = check(&machine);
     assert!(done.problems().iter().any(|p| p.contains("gone before its time")), "{}", done.text());
+    // Another store is judged by what is there.
+    let empty = machine.target("second");
+    std::fs::create_dir_all(&empty).unwrap();
+    let other = lifecycle::CheckArgs { rules: None, store: Some(empty.to_str().unwrap().to_owned()) };
+    let done = lifecycle::check(&machine.world, &other, &mut |_| {}).unwrap();
+    assert!(done.verdict().is_none() && done.text().contains("0 archives, none past that"), "{}", done.text());
     // The rules themselves, as printed and with one that is too short.
     let printed = lifecycle::run(&machine.world, &lifecycle::Args::default(), &mut |_| {}).unwrap().document;
     let by_rules = |text: String| {
         let file = machine.write("rules.json", text);
-        lifecycle::check(&machine.world, &lifecycle::CheckArgs { rules: Some(file) }, &mut |_| {}).unwrap()
+        lifecycle::check(&machine.world, &lifecycle::CheckArgs { rules: Some(file), store: None }, &mut |_| {}).unwrap()
     };
     assert_eq!(by_rules(printed.clone()).verdict(), None);
     let done = by_rules(printed.replace("\"Days\": 37", "\"Days\": 30"));

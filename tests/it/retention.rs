@@ -100,6 +100,28 @@ fn restored(machine: &Machine, url: &str, id: &str) -> Result<String, Error> {
     words
 }
 
+/// Whether it is there, other than pinned.
+fn stays(listing: &list::Listing, one: &Made) -> bool {
+    listing.snapshots.iter().any(|r| r.id == one.id && r.tier.as_deref() != Some("pinned"))
+}
+
+/// Lists a bucket until none of those that were over stays, or the server has had its time. How long it takes for its rules
+/// is its own affair: by its clock, which does not wait for it, that may be weeks.
+fn list_without(machine: &mut Machine, url: &str, over: &[&Made], clock: &Clock, reaper: &Reaper) -> list::Listing {
+    let begun = reaper.passes();
+    loop {
+        let is_last = reaper.passes() >= begun + PASSES;
+        // While a command runs, days pass over there.
+        machine.world.fixed_now = Some(clock.now() + AHEAD * DAY);
+        let store = Some(url.to_owned());
+        let args = list::Args { store, identity: Some(machine.kit()), ..list::Args::default() };
+        let listing = list::run(&machine.world, &args, &mut |_| {}).unwrap();
+        if is_last || !over.iter().any(|one| stays(&listing, one)) {
+            return listing;
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs a server: tests/run starts it"]
 fn served_months() {
@@ -175,29 +197,18 @@ fn served_months() {
         *count += promised(&mut machine, &made, tier);
     }
     assert!(tried.iter().all(|n| *n > 0), "{tried:?}");
-    // What is past its life is gone. The store's list does not call that damage. How long the server takes for it is its own
-    // affair: by its clock, which does not wait for it, that may be weeks.
-    let (end, passes) = (clock.now(), reaper.passes());
+    let end = clock.now();
     let is_over = |one: &&Made| one.at + TIERS[one.tier].3 * DAY <= end;
-    let stays = |listing: &list::Listing, one: &Made| {
-        listing.snapshots.iter().any(|r| r.id == one.id && r.tier.as_deref() != Some("pinned"))
-    };
-    let listing = loop {
-        let goes_on = reaper.passes() < passes + PASSES;
-        machine.world.fixed_now = Some(clock.now() + AHEAD * DAY);
-        let listed = list::Args { store: Some(url.clone()), identity: Some(machine.kit()), ..list::Args::default() };
-        let listing = list::run(&machine.world, &listed, &mut |_| {}).unwrap();
-        if !goes_on || !made.iter().filter(is_over).any(|one| stays(&listing, one)) {
-            break listing;
-        }
-    };
+    let over: Vec<&Made> = made.iter().filter(is_over).collect();
+    let listing = list_without(&mut machine, &url, &over, &clock, &reaper);
+    // The store's list does not call what is gone damage.
     assert!(listing.hidden.is_empty(), "{:?}", listing.hidden);
     // The server may be at one while the list looks at it, if that one's life is over.
-    let over = |id: &str| made.iter().any(|m| m.id == id && m.at + TIERS[m.tier].3 * DAY <= clock.now());
-    let fine = |r: &list::Row| matches!(r.status, "ok" | "expired") || over(&r.id);
+    let ended = |id: &str| made.iter().any(|m| m.id == id && m.at + TIERS[m.tier].3 * DAY <= clock.now());
+    let fine = |r: &list::Row| matches!(r.status, "ok" | "expired") || ended(&r.id);
     assert!(listing.snapshots.iter().all(fine), "{}", listing.text());
     let mut gone = [0; 4];
-    for one in made.iter().filter(is_over) {
+    for one in over {
         let day = (one.at - NOW) / DAY;
         assert!(!stays(&listing, one), "{} {} of day {day} is still there", TIERS[one.tier].0, one.id);
         gone[one.tier] += 1;
@@ -219,7 +230,7 @@ fn served_months() {
         text.replace(&store, &format!("store = \"{url}\""))
     });
     let file = machine.write("in-force.json", prepare(&["in-force", &endpoint, &rules.bucket], ""));
-    let check = lifecycle::CheckArgs { rules: Some(file) };
+    let check = lifecycle::CheckArgs { rules: Some(file), store: None };
     let done = lifecycle::check(&machine.world, &check, &mut |_| {}).unwrap();
     assert!(done.prefixes.len() == 6 && done.verdict().is_none(), "{}", done.text());
 }

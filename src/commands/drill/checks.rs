@@ -364,10 +364,17 @@ fn non_empty(path: &Path) -> Result<(), String> {
 /// Parses a file.
 fn parse(path: &Path, format: Format, has: &[String]) -> Result<(), String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(PARSED_BYTES_MAX).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned())?;
-    let names = syntax::names(text, format)?;
+    let size = file.metadata().map_err(|e| e.to_string())?.len();
+    let names = match format {
+        Format::Json if size > PARSED_BYTES_MAX => syntax::names_in_json(BufReader::new(file))?,
+        _ if size > PARSED_BYTES_MAX => return Err(format!("it is too large to be parsed, with {size} bytes")),
+        _ => {
+            let mut bytes = Vec::new();
+            file.take(PARSED_BYTES_MAX).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned())?;
+            syntax::names(text, format)?
+        }
+    };
     match has.iter().find(|name| !names.iter().flatten().any(|n| n == *name)) {
         Some(name) => Err(format!("`{name}` is not in it")),
         None => Ok(()),
