@@ -342,22 +342,14 @@ impl Scan {
         self.roots.get(&at).copied().unwrap_or_default()
     }
 
-    /// A path of the tree, for messages; of a secret nothing but that it is one.
-    pub fn shown(&self, index: Index) -> String {
-        match self.tree.node(index).archive {
-            Archive::State => printable(&self.tree.path(index)),
-            Archive::Secrets => "a secret file".to_owned(),
-        }
-    }
-
-    /// The same with the path that it has on this disk.
+    /// A path for messages, as it is on this disk; of a secret nothing but that it is one.
     pub fn shown_on_disk(&self, index: Index, home: &Path) -> String {
         match self.tree.node(index).archive {
             Archive::State => {
                 let layout = Layout::machine(home.as_os_str().as_bytes());
                 printable(&layout.to_disk(&self.tree.path(index)))
             }
-            Archive::Secrets => self.shown(index),
+            Archive::Secrets => "a secret file".to_owned(),
         }
     }
 }

@@ -114,7 +114,11 @@ fn an_absent_source_is_missing_and_named_by_its_own_path() {
     machine.backup();
     std::fs::remove_dir_all(machine.home("second")).unwrap();
     let done = machine.backup();
-    assert_eq!(done.unreadable, [format!("{}: the source is not there", machine.home("second").display())]);
+    let says = [format!("{}: the source is not there", machine.home("second").display())];
+    assert_eq!(done.unreadable, says);
+    // A dry run tells the same place.
+    let dry = backup::Args { dry_run: true, ..backup::Args::default() };
+    assert_eq!(backup::run(&machine.world, &dry, &mut |_| {}).unwrap().unreadable, says);
     let (done, _) = machine.try_restore(&machine.target("t"), |_| {}).unwrap();
     assert!(done.missing.is_empty());
     assert!(
