@@ -255,7 +255,8 @@ fn archives(run: &Run<'_>, args: &Args, found: &mut Scan, done: &mut Done, event
         return Ok(());
     }
     let values = sweeping.values(found, run.sources, &judged);
-    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, &values.sweep, found, events)?;
+    let known = (&values.sweep, &judged);
+    let outcome = state_archive::write_if_changed(run, &mut lineage, args.rehash, known, found, events)?;
     done.unreadable.extend(outcome.unreadable);
     done.vanished += outcome.vanished;
     done.deleted = outcome.deleted;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::looking::Looking;
 use super::changes::{Changes, Look, Places, compare};
+use super::content_rule::Judged;
 use super::counts::{self, Agent, Numbers};
 use super::lineage::Lineage;
 use super::write_archive::Run;
@@ -20,7 +21,7 @@ use crate::host::scan::Scan;
 use crate::model::calendar::{DAY_SECONDS, midnight};
 use crate::model::counts::AgentCounts;
 use crate::model::entry::Kind;
-use crate::model::guard::{self, Counted, Pending, Seen, Unknown};
+use crate::model::guard::{self, Counted, Pending, SecretFiles, Seen, Unknown};
 use crate::model::layout::Layout;
 use crate::model::losses::Losses;
 use crate::model::manifest;
@@ -77,6 +78,8 @@ struct Remembered {
     agents: Numbers,
     /// Largest rowids by database and table.
     tables: BTreeMap<String, BTreeMap<String, i64>>,
+    #[serde(default)]
+    secrets: Option<SecretFiles>,
 }
 
 /// What a catalog knows of doubts.
@@ -165,6 +168,8 @@ pub struct Guard {
     agents: Vec<Agent>,
     known: Remembered,
     counted: Numbers,
+    /// What is secret; `None` where some of it could not be looked at.
+    secrets: Option<SecretFiles>,
     losses: Losses,
     good: Option<SnapshotId>,
     is_older: bool,
@@ -192,6 +197,7 @@ impl Guard {
             agents: Vec::new(),
             known,
             counted: Numbers::new(),
+            secrets: None,
             losses,
             is_older: false,
             now: run.world.now(),
@@ -206,6 +212,31 @@ impl Guard {
     /// What was accepted, and no commit says so yet.
     pub fn accepted(&self) -> &[SnapshotId] {
         &self.doubts.accepted
+    }
+
+    /// Whether this run found anything, whatever earlier ones did.
+    pub fn has_found(&self) -> bool {
+        !self.found.is_empty()
+    }
+
+    /// Looks at the secrets, of which the catalog keeps two numbers.
+    pub fn look_at_secrets(&mut self, run: &Run<'_>, scan: &Scan, judged: &Judged) {
+        let tree = &scan.tree;
+        let by_content: HashSet<Index> = judged.files().collect();
+        let mut now = SecretFiles::default();
+        for index in tree.indices() {
+            let node = tree.node(index);
+            if node.kind == Kind::Missing && (node.archive == Archive::Secrets || node.parent == NONE) {
+                return;
+            }
+            if node.archive == Archive::Secrets && node.kind == Kind::File && !by_content.contains(&index) {
+                now.files += 1;
+                now.bytes = now.bytes.saturating_add(node.size);
+            }
+        }
+        self.secrets = Some(now);
+        let found = self.known.secrets.and_then(|before| guard::judge_secrets(before, now, &run.config.guard));
+        self.found.extend(found.map(|suspicion| suspicion.sentence));
     }
 
     /// Looks at what differs. A full reads everything and compares nothing, so that it is compared here.
@@ -236,7 +267,7 @@ impl Guard {
         if found.is_empty() {
             (found, base) = self.losses.judge(bounds, self.now);
         }
-        self.found = found.into_iter().map(|s| s.sentence).collect();
+        self.found.extend(found.into_iter().map(|s| s.sentence));
         self.found.truncate(FINDINGS_MAX);
         if !self.found.is_empty() && self.doubts.open.is_none() {
             self.note_good(run, base)?;
@@ -324,10 +355,27 @@ impl Guard {
         databases: &[manifest::Database],
     ) -> Result<()> {
         let all = self.counts(scan, places).into_iter();
+        self.known.secrets = self.secrets.or(self.known.secrets);
         self.known.agents = all.map(|agent| (printable(&agent.path.bytes()), agent.counts)).collect();
         for database in databases {
             self.known.tables.insert(printable(&database.path.bytes()), database.facts.tables.clone());
         }
+        self.keep_numbers(catalog)
+    }
+
+    /// Records what is secret where nothing else is new, and whether that was: a bundle may be, without a snapshot.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn learn_secrets(&mut self, catalog: &Catalog) -> Result<bool> {
+        if self.secrets.is_none() || self.secrets == self.known.secrets {
+            return Ok(false);
+        }
+        self.known.secrets = self.secrets;
+        self.keep_numbers(catalog).map(|()| true)
+    }
+
+    fn keep_numbers(&self, catalog: &Catalog) -> Result<()> {
         let text = serde_json::to_string(&self.known);
         catalog.set_fact(NUMBERS, &text.map_err(|e| Error::failed("cannot keep what was counted").because(e))?)
     }

@@ -25,7 +25,8 @@ pub fn preview(world: &World, config: &Config, found: &Scan, secrets_only: bool,
         done.state = Some(increment(world, config, found, done)?.unwrap_or(everything));
     }
     let missing = tree.indices().filter(|i| tree.node(*i).kind == Kind::Missing);
-    done.unreadable = missing.map(|i| format!("{}: {}", found.shown_on_disk(i, &world.home), tree.entry(i).reason)).collect();
+    done.unreadable =
+        missing.map(|i| format!("{}: {}", found.shown_on_disk(i, &world.home), tree.entry(i).reason)).collect();
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::host::store::{Access, Store};
 use crate::host::world::World;
 use crate::model::kit::Which;
 use crate::model::path::printable;
-use crate::model::store_key::{Archive, SnapshotId};
+use crate::model::store_key::Archive;
 use crate::stream::age_keys::Identities;
 
 /// Where to read, and with what.
@@ -137,21 +137,27 @@ impl How {
         }
     }
 
-    /// Who passes over marked snapshots wants no newer secrets than those of the newest that is not: what took the state may
-    /// have taken them, too.
+    /// Who passes over marked snapshots wants no secrets that a marked one came with: what took the state may have taken them,
+    /// too. Bundles that were written between the last good snapshot and those, alone, are from before it.
     fn good_bundle(&self, found: &[Found], wanted: &Wanted) -> Result<Wanted> {
         if !matches!(wanted, Wanted::Latest) {
             return Ok(wanted.clone());
         }
         let good = choose_good(found, wanted, self.allow_unsigned, self.now)?;
         let Some(newest) = good.chain.first() else { return Ok(wanted.clone()) };
-        let later = |f: &Found| f.place.archive == Archive::State && snapshots::seq(f) > snapshots::seq(newest);
-        let there = |id: &SnapshotId| found.iter().any(|f| f.verified().is_some() && f.place.id == *id);
-        let named = newest.usable(self.allow_unsigned).and_then(|commit| commit.bundle.as_ref());
-        Ok(match named.filter(|bundle| found.iter().any(later) && there(&bundle.id)) {
-            Some(bundle) => Wanted::Id(bundle.id.to_string()),
-            None => Wanted::Latest,
-        })
+        let of =
+            |f: &Found| f.usable(self.allow_unsigned).and_then(|commit| commit.bundle.as_ref().map(|b| b.id.clone()));
+        let later = |f: &&Found| f.place.archive == Archive::State && snapshots::seq(f) > snapshots::seq(newest);
+        let Some(first_later) = found.iter().filter(later).map(snapshots::seq).min() else { return Ok(Wanted::Latest) };
+        let (good, marked) = (of(newest), found.iter().filter(later).filter_map(of).collect::<Vec<_>>());
+        let is_good = |f: &&Found| {
+            let id = Some(&f.place.id);
+            let seq = snapshots::seq(f);
+            let alone = seq > snapshots::seq(newest) && seq < first_later && !marked.contains(&f.place.id);
+            f.place.archive == Archive::Secrets && f.verified().is_some() && (id == good.as_ref() || alone)
+        };
+        let best = found.iter().filter(is_good).max_by_key(|f| snapshots::seq(f));
+        Ok(best.map_or(Wanted::Latest, |bundle| Wanted::Id(bundle.place.id.to_string())))
     }
 }
 

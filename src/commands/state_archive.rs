@@ -1,6 +1,7 @@
 //! The state archive: a full, an incremental, or none where nothing changed.
 
 use super::changes::{Changes, Look, Places, compare};
+use super::content_rule::Judged;
 use super::guard::{Alarm, Guard};
 use super::lineage::{Decision, Lineage, note_recipients, tidy, usable};
 use super::plan::{Plan, Planner, estimate};
@@ -48,12 +49,13 @@ pub fn write_if_changed(
     run: &Run<'_>,
     lineage: &mut Lineage,
     rehash: bool,
-    sweep: &Sweep,
+    (sweep, judged): (&Sweep, &Judged),
     scan: &mut Scan,
     events: &mut Events<'_>,
 ) -> Result<Outcome> {
     let places = Places::of(&scan.tree);
     let mut guard = Guard::begin(run, lineage)?;
+    guard.look_at_secrets(run, scan, judged);
     let mut decision = lineage.decide(run, false, &guard, events)?;
     let full = decision.parent.is_some() && roots_went(run, scan, &places)?;
     if full {
@@ -92,6 +94,9 @@ pub fn write_if_changed(
     };
     let due = is_due(run, &decision, &guard)?;
     if changes.are_none() && !due {
+        if guard.learn_secrets(run.catalog)? {
+            transaction.commit()?;
+        }
         return Ok(outcome);
     }
     let mut prepared = prepare(run, scan, &places, &decision, seq, parent, &mut changes)?;
@@ -109,6 +114,7 @@ pub fn write_if_changed(
         };
         seen.remember(run.catalog)?;
         guard.remember(run.catalog)?;
+        guard.learn_secrets(run.catalog)?;
         transaction.commit()?;
         return Ok(outcome);
     }
@@ -154,7 +160,7 @@ fn is_due(run: &Run<'_>, decision: &Decision, guard: &Guard) -> Result<bool> {
     let today = midnight(run.world.now());
     let own = decision.past.iter().filter(|p| p.generation.is_some());
     let is_first = decision.suspicious && !own.into_iter().any(|p| p.id.unix_seconds() >= today);
-    let tells = !guard.accepted().is_empty();
+    let tells = !guard.accepted().is_empty() || guard.has_found();
     Ok(decision.answer.fills || is_first || tells || last_change(run)? > newest(decision))
 }
 

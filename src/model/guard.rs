@@ -55,7 +55,7 @@ pub struct Bounds {
     pub rewritten: Option<u8>,
     /// Rows of a table, or bytes of a database.
     pub rows: Option<u8>,
-    /// Bytes of a file with a role.
+    /// Bytes of a file with a role, and files and bytes of all that is secret by name.
     pub emptied: Option<u8>,
 }
 
@@ -158,6 +158,16 @@ pub struct Unknown {
     pub bytes: u64,
 }
 
+/// Files that are secret by name or by rule: how many, and all that is known of what is in them. What is secret by its
+/// content alone is not among them, as people clean that up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFiles {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What a run sees beside the last snapshot that nobody doubts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -190,6 +200,8 @@ pub enum Kind {
     Emptied,
     /// They are there anew, and small, like templates.
     Reseeded,
+    /// Secrets are gone, or their files are empty.
+    Secrets,
     /// A database lost rows, or all of it.
     Shrunk,
 }
@@ -214,6 +226,20 @@ pub fn judge(seen: &Seen, bounds: &Bounds) -> Vec<Suspicion> {
     out.extend(seen.counted.iter().filter_map(|counted| fewer(counted, bounds)));
     out.extend(seen.unknown.and_then(|unknown| smaller(unknown, bounds)));
     out
+}
+
+/// What looks wrong about the secrets, by numbers alone: nothing else may be known of them between two runs.
+pub fn judge_secrets(before: SecretFiles, now: SecretFiles, bounds: &Bounds) -> Option<Suspicion> {
+    let bound = bounds.emptied?;
+    let fell = |was: u64, is: u64| reaches(was.saturating_sub(is), was, bound);
+    let sentence = if fell(before.files, now.files) {
+        format!("of {} secret files {} are left", before.files, now.files)
+    } else if before.bytes >= FILLED_BYTES_MIN && fell(before.bytes, now.bytes) {
+        format!("{} % of what was in secret files is gone", percent(before.bytes - now.bytes, before.bytes))
+    } else {
+        return None;
+    };
+    Some(suspicion(Kind::Secrets, sentence))
 }
 
 fn suspicion(kind: Kind, sentence: String) -> Suspicion {

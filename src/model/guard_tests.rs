@@ -189,6 +189,25 @@ fn an_agents_files_go_or_are_emptied() {
 }
 
 #[test]
+fn secrets_must_not_vanish() {
+    let judged = |before: (u64, u64), now: (u64, u64)| {
+        let of = |(files, bytes)| SecretFiles { files, bytes };
+        judge_secrets(of(before), of(now), &Bounds::default()).map(|s| s.sentence)
+    };
+    assert_eq!(judged((1, 20), (0, 0)).unwrap(), "of 1 secret files 0 are left");
+    assert_eq!(judged((20, 9000), (2, 8000)).unwrap(), "of 20 secret files 2 are left");
+    assert_eq!(judged((3, 9000), (3, 100)).unwrap(), "98 % of what was in secret files is gone");
+    // A key is rotated or given up, a project goes with its own, there were none.
+    for (before, now) in
+        [((3, 9000), (3, 8000)), ((3, 9000), (2, 2000)), ((0, 0), (0, 0)), ((1, 20), (1, 0)), ((0, 0), (4, 9))]
+    {
+        assert_eq!(judged(before, now), None, "{before:?} {now:?}");
+    }
+    let none = Bounds { emptied: None, ..Bounds::default() };
+    assert_eq!(judge_secrets(SecretFiles { files: 3, bytes: 90 }, SecretFiles::default(), &none), None);
+}
+
+#[test]
 fn bounds_can_be_taken_away_and_little_says_nothing() {
     let none = Bounds { gone: None, documents: None, rewritten: None, rows: None, emptied: None };
     let before = Home::new();

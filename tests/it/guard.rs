@@ -487,6 +487,33 @@ fn secrets_come_back_from_before_the_alarm() {
 }
 
 #[test]
+fn secrets_that_go_are_missed_though_nothing_else_changed() {
+    let long = "OTHER_KEY=fake-3333-4444-5555-6666-7777\n".repeat(3);
+    for happens in [None, Some(""), Some("API_KEY=x")] {
+        let (mut machine, ..) = begun();
+        machine.write(".hermes/.env", &long);
+        // A rotation is none, and a look at the secrets alone neither forgets nor tells.
+        assert_eq!(at(&mut machine, NOW + HOUR).verdict(), None);
+        match happens {
+            None => std::fs::remove_file(machine.home(".hermes/.env")).unwrap(),
+            Some(text) => drop(machine.write(".hermes/.env", text)),
+        }
+        machine.world.fixed_now = Some(NOW + 2 * HOUR);
+        let alone = backup::Args { secrets_only: true, ..backup::Args::default() };
+        if happens.is_some() {
+            assert_eq!(backup::run(&machine.world, &alone, &mut |_| {}).unwrap().verdict(), None);
+        }
+        let done = at(&mut machine, NOW + 3 * HOUR);
+        assert_eq!(done.verdict(), Some(Kind::Suspicious), "{happens:?}: {:?}", done.problems());
+        assert!(done.suspicious[0].contains("secret files"), "{:?}", done.suspicious);
+        machine.try_restore(&machine.target("t"), |args| args.good = true).unwrap();
+        assert_eq!(std::fs::read_to_string(machine.target("t/home/.hermes/.env")).unwrap(), long);
+        assert!(accepted(&machine, None).unwrap().answered);
+        assert_eq!(at(&mut machine, NOW + 4 * HOUR).verdict(), None);
+    }
+}
+
+#[test]
 fn bounds_are_the_users() {
     let (mut machine, ..) = begun();
     machine.configure(|text| format!("{text}\n[guard]\ngone = \"none\"\ndocuments = \"none\"\n"));
