@@ -4,7 +4,9 @@
 //! with the result: databases, configurations, and what its preset knows of its home.
 
 mod checks;
+mod files;
 pub mod inside;
+mod presets;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -383,8 +385,8 @@ fn check(home: &Home, databases: &BTreeMap<Vec<u8>, Facts>, agents: &[AgentCount
         });
         let mut tally = Tally::default();
         checks::modes(home, &mut tally);
-        checks::presets(home, &mut tally);
-        checks::counts_of(home, agents, &mut tally);
+        presets::presets(home, &mut tally);
+        presets::counts_of(home, agents, &mut tally);
         match beside.join() {
             Ok(databases) => tally.add(databases),
             Err(_) => tally.record("database", Err("the thread that looked at the databases stopped".to_owned())),
