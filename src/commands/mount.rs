@@ -27,6 +27,8 @@ use crate::model::tree::{Children, Index, NONE};
 const FRAMES_HELD: usize = 8;
 /// How often it is looked whether all is over.
 const GLANCE: Duration = Duration::from_millis(200);
+/// How long whoever still uses it may take to leave.
+const LEAVE: Duration = Duration::from_secs(1);
 /// How many failed reads are told one by one; a damaged volume fails many.
 const NAMED_MAX: usize = 20;
 /// Attributes that anybody may set and ask for. What security modules and access lists keep in theirs says something about
@@ -114,16 +116,34 @@ fn check_directory(directory: &Path) -> Result<()> {
     }
 }
 
-/// What is still used goes out of sight at once, so that no dead directory stays behind this process.
+/// What is still used goes out of sight at once, so that no dead directory stays behind this process, and whoever uses it does
+/// not keep this process.
 fn end(shown: Shown, directory: &Path) -> Result<()> {
-    let Err(e) = shown.end() else { return Ok(()) };
+    let (done_tx, done) = channel();
+    std::thread::spawn(move || drop(done_tx.send(shown.end())));
+    let failed = match done.recv_timeout(LEAVE) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(e)) => Some(e),
+        Err(_) if !is_mounted(directory) => return Ok(()),
+        Err(_) => None,
+    };
     if unmount(directory, UnmountFlags::DETACH).is_ok() {
         return Ok(());
     }
     let name = printable_path(directory);
-    Err(Error::failed(format!("{name} could not be unmounted"))
-        .because(e)
-        .hint(format!("end what works in it, then: fusermount3 -u {name}")))
+    let error = Error::failed(format!("{name} could not be unmounted"));
+    let error = match failed {
+        Some(e) => error.because(e),
+        None => error,
+    };
+    Err(error.hint(format!("end what works in it, then: fusermount3 -u {name}")))
+}
+
+/// Whether a directory is on another device than the one above it.
+fn is_mounted(directory: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| path.metadata().map(|m| m.dev()).ok();
+    device(directory) != device(&directory.join(".."))
 }
 
 /// Reads that failed, as they come in.
