@@ -1,5 +1,7 @@
 //! The targets of `tests/fuzz` on its corpus and near it, without a fuzzer: what it found once stays mended.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 #[path = "../fuzz/targets.rs"]
@@ -64,4 +66,26 @@ fn the_corpus_and_what_is_near_it() {
             assert!(run.is_ok(), "{name} fails on b\"{}\"", input.escape_ascii());
         }
     }
+}
+
+/// What hours of fuzzing found to reach something that nothing else does.
+#[test]
+fn what_a_fuzzer_came_across() {
+    let pack = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus.tar.zst");
+    let plain = zstd::Decoder::new(std::fs::File::open(pack).unwrap()).unwrap();
+    let targets: BTreeMap<&str, fn(&[u8])> = targets::ALL.into_iter().collect();
+    let mut units: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in tar::Archive::new(plain).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = entry.path().unwrap().components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
+        let mut input = Vec::new();
+        entry.read_to_end(&mut input).unwrap();
+        let run = std::panic::catch_unwind(|| targets[name.as_str()](&input));
+        assert!(run.is_ok(), "{name} fails on b\"{}\"", input.escape_ascii());
+        *units.entry(name).or_default() += 1;
+    }
+    assert!(units.len() == targets.len() && units.values().all(|n| *n > 100), "{units:?}");
 }
