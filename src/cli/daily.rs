@@ -39,9 +39,10 @@ mirrored, 6 written but what is there looks as if
 something went wrong (`lifeboat accept --help`), 10 store or source missing, 11 another run holds the lock, 130 interrupted.";
 
 pub(super) const ACCEPT_HELP: &str = "\
-A backup that sees much of a home gone, emptied or rewritten writes its snapshot all the same, marks it and exits with 6. Marked
-snapshots fill no day, week or month, and `restore --good` passes over them. Those that follow stay marked until this is
-said of the newest, or for 14 days. Where something did go wrong, first put it right:
+A backup that sees much of a home gone, emptied or rewritten, or secrets gone, writes its snapshot all the same, marks it and
+exits with 6. Marked snapshots fill no day, week or month, and `restore --good` passes over them. What went little by little
+is whole in an older one, which the backup names. Those that follow stay marked until this is said of the newest, or for 14
+days. Where something did go wrong, first put it right:
 
   lifeboat restore latest --good --dry-run --overwrite     what the last good snapshot would bring back
   lifeboat restore latest --good --overwrite

@@ -78,6 +78,7 @@ struct Remembered {
     agents: Numbers,
     /// Largest rowids by database and table.
     tables: BTreeMap<String, BTreeMap<String, i64>>,
+    /// What was secret; nothing in a catalog that an older version wrote.
     #[serde(default)]
     secrets: Option<SecretFiles>,
 }

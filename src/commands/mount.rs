@@ -87,6 +87,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
     let (reading, opened) = args.place.open(world, &args.snapshot, events)?;
     let of = Of::new(&opened);
     let (failed_tx, failed) = channel();
+    let below = device(&args.directory);
     let directory = printable_path(&args.directory);
     let snapshot = Snapshot::new(reading.store, opened, failed_tx)?;
     let shown = Shown::begin(snapshot, &args.directory, &format!("lifeboat:{}/{}", of.series, of.snapshot))?;
@@ -99,7 +100,7 @@ pub fn run(world: &World, args: &Args, events: &mut Events<'_>) -> Result<Done> 
         failures.tell(events);
         std::thread::sleep(GLANCE);
     }
-    end(shown, &args.directory)?;
+    end(shown, &args.directory, below)?;
     failures.tell(events);
     Ok(Done { of, directory, failed_reads: failures.count, damaged: failures.damaged })
 }
@@ -117,14 +118,14 @@ fn check_directory(directory: &Path) -> Result<()> {
 }
 
 /// What is still used goes out of sight at once, so that no dead directory stays behind this process, and whoever uses it does
-/// not keep this process.
-fn end(shown: Shown, directory: &Path) -> Result<()> {
+/// not keep this process. `below` is the device that is to be seen again then.
+fn end(shown: Shown, directory: &Path, below: Option<u64>) -> Result<()> {
     let (done_tx, done) = channel();
     std::thread::spawn(move || drop(done_tx.send(shown.end())));
     let failed = match done.recv_timeout(LEAVE) {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(e)) => Some(e),
-        Err(_) if !is_mounted(directory) => return Ok(()),
+        Err(_) if device(directory) == below => return Ok(()),
         Err(_) => None,
     };
     if unmount(directory, UnmountFlags::DETACH).is_ok() {
@@ -139,11 +140,9 @@ fn end(shown: Shown, directory: &Path) -> Result<()> {
     Err(error.hint(format!("end what works in it, then: fusermount3 -u {name}")))
 }
 
-/// Whether a directory is on another device than the one above it.
-fn is_mounted(directory: &Path) -> bool {
+fn device(directory: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt as _;
-    let device = |path: &Path| path.metadata().map(|m| m.dev()).ok();
-    device(directory) != device(&directory.join(".."))
+    directory.metadata().map(|m| m.dev()).ok()
 }
 
 /// Reads that failed, as they come in.

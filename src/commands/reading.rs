@@ -153,7 +153,8 @@ impl How {
         let is_good = |f: &&Found| {
             let id = Some(&f.place.id);
             let seq = snapshots::seq(f);
-            let alone = seq > snapshots::seq(newest) && seq < first_later && !marked.contains(&f.place.id);
+            let between = seq > snapshots::seq(newest) && seq < first_later && f.damage().is_none();
+            let alone = between && !marked.contains(&f.place.id);
             f.place.archive == Archive::Secrets && f.verified().is_some() && (id == good.as_ref() || alone)
         };
         let best = found.iter().filter(is_good).max_by_key(|f| snapshots::seq(f));

@@ -158,8 +158,7 @@ pub struct Unknown {
     pub bytes: u64,
 }
 
-/// Files that are secret by name or by rule: how many, and all that is known of what is in them. What is secret by its
-/// content alone is not among them, as people clean that up.
+/// Files that are secret by name or by rule. What is secret by its content alone is not among them: people clean that up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretFiles {
     /// How many.

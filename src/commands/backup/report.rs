@@ -67,12 +67,12 @@ pub struct Done {
     pub suspicious: Vec<String>,
     /// RFC 3339: when that was seen first.
     pub alarm_since: Option<String>,
-    /// The newest snapshot that is not marked, if there is an alarm.
+    /// The newest snapshot that has everything that went, if there is an alarm.
     pub last_good: Option<String>,
-    /// Whether some of what went was gone already in newer ones that carry no mark.
-    pub good_is_older: bool,
     /// Whether that is pinned, by this run or before it.
     pub pinned: bool,
+    /// Whether there are newer ones that carry no mark, in which some of it was gone already.
+    pub good_is_older: bool,
     /// Entries left out on purpose.
     pub skipped: u64,
     /// Seconds that it took.
